@@ -1,0 +1,373 @@
+//! What a finished attempt means, and who decides it.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::rejected::{Reason, find};
+
+/// What one finished attempt means, the same for every pattern.
+///
+/// | verdict | retry | fallback | retry budget |
+/// |---|---|---|---|
+/// | `Success` | returns it | no | earns |
+/// | `Transient` | may retry | yes | a retry costs 1 |
+/// | `Overloaded` | may retry | yes | a retry costs 2 |
+/// | `Permanent` | returns it | yes | earns |
+/// | `Ignored` | returns it | only if it is a [`Rejected`](crate::Rejected) | not counted |
+///
+/// A caller's mistake (HTTP 404, a failed validation) is `Success`: the dependency did its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// The dependency did its job.
+    Success,
+    /// It failed, and may well succeed when tried again, after `retry_after` where the server named a time.
+    Transient {
+        /// How long from now a retry has to wait at least.
+        retry_after: Option<Duration>,
+    },
+    /// It is overloaded: a retry has to wait, and weighs double on the retry budget.
+    Overloaded {
+        /// How long from now a retry has to wait at least.
+        retry_after: Option<Duration>,
+    },
+    /// It failed, and will fail again.
+    Permanent,
+    /// The attempt says nothing about the dependency.
+    Ignored,
+}
+
+impl Verdict {
+    /// Transient, without a time.
+    pub const TRANSIENT: Self = Self::Transient { retry_after: None };
+    /// Overloaded, without a time.
+    pub const OVERLOADED: Self = Self::Overloaded { retry_after: None };
+
+    /// Whether another attempt makes sense.
+    #[must_use]
+    pub fn is_retryable(self) -> bool {
+        matches!(self, Self::Transient { .. } | Self::Overloaded { .. })
+    }
+
+    /// Whether the dependency failed.
+    #[must_use]
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::Transient { .. } | Self::Overloaded { .. } | Self::Permanent)
+    }
+
+    /// How long a retry has to wait at least, where that is known.
+    #[must_use]
+    pub fn retry_after(self) -> Option<Duration> {
+        match self {
+            Self::Transient { retry_after } | Self::Overloaded { retry_after } => retry_after,
+            Self::Success | Self::Permanent | Self::Ignored => None,
+        }
+    }
+
+    /// The verdict as a label: `success`, `transient`, `overloaded`, `permanent` or `ignored`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Transient { .. } => "transient",
+            Self::Overloaded { .. } => "overloaded",
+            Self::Permanent => "permanent",
+            Self::Ignored => "ignored",
+        }
+    }
+
+    /// Has a retry wait for `floor` where the verdict names no time of its own.
+    fn not_before(self, floor: Option<Duration>) -> Self {
+        match self {
+            Self::Transient { retry_after: None } => Self::Transient { retry_after: floor },
+            Self::Overloaded { retry_after: None } => Self::Overloaded { retry_after: floor },
+            decided => decided,
+        }
+    }
+}
+
+/// Decides what a result means.
+///
+/// It sees the whole result, because a 503 response is an `Ok`. A [`Rejected`](crate::Rejected) inside the error is
+/// judged before it is asked (a timeout is `Transient`, every other rejection `Ignored`), unless the policy was built
+/// with `judge_rejections()`.
+///
+/// Most users never implement it: the builders take closures, and [`ByError`] is the default.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot judge a `Result<{T}, {E}>`",
+    label = "the error type `{E}` needs another judgement",
+    note = "errors that implement `std::error::Error` need nothing",
+    note = "`anyhow::Error` and `Box<dyn Error + Send + Sync>`: add `.boxed_errors()` to the builder",
+    note = "any other type: add `.any_error()` to the builder"
+)]
+pub trait Classify<T, E> {
+    /// What `result` means.
+    fn classify(&self, result: Result<&T, &E>) -> Verdict;
+
+    /// The error as a standard one, to find a rejection in it and to show it in events.
+    fn as_error<'e>(&self, error: &'e E) -> Option<&'e (dyn Error + 'static)> {
+        let _ = error;
+        None
+    }
+}
+
+/// Judges errors that implement [`std::error::Error`]: the default.
+///
+/// `Ok` is `Success`. In an `Err` the first `io::Error` is judged by its kind: `InvalidInput`, `InvalidData`,
+/// `NotFound`, `PermissionDenied`, `AlreadyExists` and `Unsupported` are `Permanent`. Everything else is `Transient`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ByError;
+
+/// Judges `Box<dyn Error + Send + Sync>` and `anyhow::Error`, as [`ByError`] does what they hold.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BoxedErrors;
+
+/// Judges errors of any type: every `Err` is `Transient`.
+///
+/// It cannot look inside, so it finds no rejection either.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AnyError;
+
+fn by_io_kind(error: &(dyn Error + 'static)) -> Verdict {
+    match find::<io::Error>(error).map(io::Error::kind) {
+        Some(
+            io::ErrorKind::InvalidInput
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::NotFound
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::Unsupported,
+        ) => Verdict::Permanent,
+        Some(_) | None => Verdict::TRANSIENT,
+    }
+}
+
+impl<T, E: Error + 'static> Classify<T, E> for ByError {
+    #[inline]
+    fn classify(&self, result: Result<&T, &E>) -> Verdict {
+        match result {
+            Ok(_) => Verdict::Success,
+            Err(error) => by_io_kind(error),
+        }
+    }
+
+    fn as_error<'e>(&self, error: &'e E) -> Option<&'e (dyn Error + 'static)> {
+        Some(error)
+    }
+}
+
+impl<T, E: AsRef<dyn Error + Send + Sync>> Classify<T, E> for BoxedErrors {
+    #[inline]
+    fn classify(&self, result: Result<&T, &E>) -> Verdict {
+        match result {
+            Ok(_) => Verdict::Success,
+            Err(error) => by_io_kind(error.as_ref()),
+        }
+    }
+
+    fn as_error<'e>(&self, error: &'e E) -> Option<&'e (dyn Error + 'static)> {
+        Some(error.as_ref())
+    }
+}
+
+impl<T, E> Classify<T, E> for AnyError {
+    #[inline]
+    fn classify(&self, result: Result<&T, &E>) -> Verdict {
+        match result {
+            Ok(_) => Verdict::Success,
+            Err(_) => Verdict::TRANSIENT,
+        }
+    }
+}
+
+/// Judges errors by a predicate; made by setters such as `retry_if`.
+pub struct ErrorPredicate<C, E, F> {
+    base: C,
+    predicate: F,
+    otherwise: Verdict,
+    error: PhantomData<fn(&E)>,
+}
+
+/// Judges whole results by a function; made by setters such as `classify`.
+pub struct OutcomeFn<C, T, E, F> {
+    base: C,
+    judge: F,
+    outcome: PhantomData<fn(&T, &E)>,
+}
+
+impl<C, T, E, F> Classify<T, E> for ErrorPredicate<C, E, F>
+where
+    C: Classify<T, E>,
+    F: Fn(&E) -> bool,
+{
+    #[inline]
+    fn classify(&self, result: Result<&T, &E>) -> Verdict {
+        match result {
+            Ok(_) => Verdict::Success,
+            Err(error) if (self.predicate)(error) => Verdict::TRANSIENT,
+            Err(_) => self.otherwise,
+        }
+    }
+
+    fn as_error<'e>(&self, error: &'e E) -> Option<&'e (dyn Error + 'static)> {
+        self.base.as_error(error)
+    }
+}
+
+impl<C, T, E, F> Classify<T, E> for OutcomeFn<C, T, E, F>
+where
+    C: Classify<T, E>,
+    F: Fn(Result<&T, &E>) -> Verdict,
+{
+    #[inline]
+    fn classify(&self, result: Result<&T, &E>) -> Verdict {
+        (self.judge)(result)
+    }
+
+    fn as_error<'e>(&self, error: &'e E) -> Option<&'e (dyn Error + 'static)> {
+        self.base.as_error(error)
+    }
+}
+
+/// A classifier whose type names the result it judges and nothing else: for a field of a struct.
+pub struct Erased<T, E>(Arc<dyn Classify<T, E> + Send + Sync>);
+
+impl<T, E> Classify<T, E> for Erased<T, E> {
+    fn classify(&self, result: Result<&T, &E>) -> Verdict {
+        self.0.classify(result)
+    }
+
+    fn as_error<'e>(&self, error: &'e E) -> Option<&'e (dyn Error + 'static)> {
+        self.0.as_error(error)
+    }
+}
+
+impl<T, E> Clone for Erased<T, E> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T, E, C: Classify<T, E> + ?Sized> Classify<T, E> for Arc<C> {
+    #[inline]
+    fn classify(&self, result: Result<&T, &E>) -> Verdict {
+        (**self).classify(result)
+    }
+
+    fn as_error<'e>(&self, error: &'e E) -> Option<&'e (dyn Error + 'static)> {
+        (**self).as_error(error)
+    }
+}
+
+impl<C: fmt::Debug, E, F> fmt::Debug for ErrorPredicate<C, E, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ErrorPredicate").field(&self.base).finish()
+    }
+}
+
+impl<C: fmt::Debug, T, E, F> fmt::Debug for OutcomeFn<C, T, E, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OutcomeFn").field(&self.base).finish()
+    }
+}
+
+impl<T, E> fmt::Debug for Erased<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Erased")
+    }
+}
+
+/// A policy's classifier, with the rule that rejections are judged by the table first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Judgement<C> {
+    pub(crate) classifier: C,
+    /// Whether the classifier sees rejections too.
+    pub(crate) judge_rejections: bool,
+}
+
+/// One judged result.
+pub(crate) struct Judged<'e> {
+    pub(crate) verdict: Verdict,
+    /// The error as a standard one, where it can be seen as one.
+    pub(crate) error: Option<&'e (dyn Error + 'static)>,
+    /// The rejection in it.
+    pub(crate) rejected: Option<&'e Reason>,
+}
+
+impl<C> Judgement<C> {
+    pub(crate) fn new(classifier: C) -> Self {
+        Self {
+            classifier,
+            judge_rejections: false,
+        }
+    }
+
+    /// The same rule over another classifier.
+    pub(crate) fn with<D>(self, make: impl FnOnce(C) -> D) -> Judgement<D> {
+        Judgement {
+            classifier: make(self.classifier),
+            judge_rejections: self.judge_rejections,
+        }
+    }
+
+    /// An error that `predicate` is true for is `Transient`, any other is `otherwise`.
+    pub(crate) fn by_predicate<E, F>(self, predicate: F, otherwise: Verdict) -> Judgement<ErrorPredicate<C, E, F>> {
+        self.with(|base| ErrorPredicate {
+            base,
+            predicate,
+            otherwise,
+            error: PhantomData,
+        })
+    }
+
+    /// A result means what `judge` says.
+    pub(crate) fn by_outcome<T, E, F>(self, judge: F) -> Judgement<OutcomeFn<C, T, E, F>> {
+        self.with(|base| OutcomeFn {
+            base,
+            judge,
+            outcome: PhantomData,
+        })
+    }
+
+    #[inline]
+    pub(crate) fn judge<'e, T, E>(&self, result: Result<&'e T, &'e E>) -> Judged<'e>
+    where
+        C: Classify<T, E>,
+    {
+        match result {
+            Ok(_) => Judged {
+                verdict: self.classifier.classify(result),
+                error: None,
+                rejected: None,
+            },
+            Err(error) => self.judge_error(error),
+        }
+    }
+
+    fn judge_error<'e, T, E>(&self, error: &'e E) -> Judged<'e>
+    where
+        C: Classify<T, E>,
+    {
+        let standard = self.classifier.as_error(error);
+        let rejected = standard.and_then(Reason::find);
+        let verdict = match rejected {
+            Some(reason) if !self.judge_rejections => reason.verdict(),
+            Some(reason) => self.classifier.classify(Err(error)).not_before(reason.retry_after()),
+            None => self.classifier.classify(Err(error)),
+        };
+        Judged {
+            verdict,
+            error: standard,
+            rejected,
+        }
+    }
+}
+
+impl<T, E> Erased<T, E> {
+    pub(crate) fn new(classifier: impl Classify<T, E> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(classifier))
+    }
+}

@@ -1,0 +1,407 @@
+//! What a policy refuses with, and what a builder refuses.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::Verdict;
+
+/// The name of a policy: free to clone, whether it was a literal or made at run time.
+#[derive(Clone)]
+pub(crate) enum Name {
+    Static(&'static str),
+    Shared(Arc<str>),
+}
+
+impl Name {
+    pub(crate) const fn new(name: &'static str) -> Self {
+        Self::Static(name)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        match self {
+            Self::Static(name) => name,
+            Self::Shared(name) => name,
+        }
+    }
+}
+
+impl<N: Into<Cow<'static, str>>> From<N> for Name {
+    fn from(name: N) -> Self {
+        match name.into() {
+            Cow::Borrowed(name) => Self::Static(name),
+            Cow::Owned(name) => Self::Shared(name.into()),
+        }
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
+
+/// Why a policy refused a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RejectedKind {
+    /// A timeout elapsed.
+    TimedOut,
+    /// A circuit breaker is open.
+    CircuitOpen,
+    /// A bulkhead has neither a permit nor room in its queue.
+    BulkheadFull,
+    /// A call waited in a bulkhead's queue for longer than it may.
+    QueueTimedOut,
+}
+
+/// A policy refused the call.
+///
+/// It is the one error that the policies of this crate make themselves, and it travels inside the caller's own
+/// error type: give that type a variant with `#[from] Rejected`, or use [`Error`], a boxed error or
+/// `anyhow::Error`. [`Rejected::find`] gets it out again, however it is wrapped.
+///
+/// `Display` says who refused, [`source()`](std::error::Error::source) says why and until when. A chain printed in
+/// full (`{:#}` of `anyhow`) is one sentence without repetition.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use steadfast::{Rejected, RejectedKind};
+///
+/// #[derive(Debug, thiserror::Error)]
+/// enum ApiError {
+///     #[error("the card was declined")]
+///     Declined,
+///     #[error(transparent)]
+///     Rejected(#[from] Rejected),
+/// }
+///
+/// let error = ApiError::from(Rejected::timed_out("payments", Duration::from_secs(2)));
+/// let rejected = Rejected::find(&error).unwrap();
+/// assert_eq!(rejected.kind(), RejectedKind::TimedOut);
+/// assert_eq!(rejected.policy(), "payments");
+/// assert!(rejected.reached_inner());
+/// assert!(Rejected::find(&ApiError::Declined).is_none());
+/// ```
+#[derive(Clone)]
+pub struct Rejected {
+    reason: Reason,
+}
+
+/// The whole content of a [`Rejected`], and its `source()`.
+///
+/// An error enum with `#[error(transparent)]` forwards `source()` past the `Rejected` it holds: walking its chain one
+/// meets this type only. So it has to carry everything, and the finder looks for it and not for `Rejected`.
+pub(crate) struct Reason {
+    policy: Name,
+    why: Why,
+    /// Set through a shared reference: whoever learns that an earlier attempt was sent may have no more than that,
+    /// the rejection being somewhere inside the caller's error. It publishes no other memory: relaxed.
+    reached_inner: AtomicBool,
+}
+
+#[derive(Clone, Copy)]
+enum Why {
+    TimedOut { limit: Duration },
+    CircuitOpen { retry_after: Duration },
+    BulkheadFull,
+    QueueTimedOut { waited: Duration },
+}
+
+impl Rejected {
+    fn new(policy: Name, why: Why, reached_inner: bool) -> Self {
+        Self {
+            reason: Reason {
+                policy,
+                why,
+                reached_inner: AtomicBool::new(reached_inner),
+            },
+        }
+    }
+
+    /// The timeout `policy` had no answer within `limit`; the call had been sent.
+    pub fn timed_out(policy: impl Into<Cow<'static, str>>, limit: Duration) -> Self {
+        Self::timed_out_by(policy.into().into(), limit, true)
+    }
+
+    pub(crate) fn timed_out_by(policy: Name, limit: Duration, reached_inner: bool) -> Self {
+        Self::new(policy, Why::TimedOut { limit }, reached_inner)
+    }
+
+    /// The circuit breaker `policy` is open, and admits a probe after `retry_after`.
+    pub fn circuit_open(policy: impl Into<Cow<'static, str>>, retry_after: Duration) -> Self {
+        Self::new(policy.into().into(), Why::CircuitOpen { retry_after }, false)
+    }
+
+    /// The bulkhead `policy` has neither a permit nor room in its queue.
+    pub fn bulkhead_full(policy: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(policy.into().into(), Why::BulkheadFull, false)
+    }
+
+    /// The call `waited` in the queue of the bulkhead `policy`, and then gave up.
+    pub fn queue_timed_out(policy: impl Into<Cow<'static, str>>, waited: Duration) -> Self {
+        Self::new(policy.into().into(), Why::QueueTimedOut { waited }, false)
+    }
+
+    /// The rejection in `error`, if there is one.
+    ///
+    /// Looks at `error` itself, at everything along its `source()`, and inside `io::Error`. The outermost is returned.
+    #[must_use]
+    pub fn find(error: &(dyn StdError + 'static)) -> Option<Self> {
+        Reason::find(error).map(|reason| Self { reason: reason.clone() })
+    }
+
+    /// Why the call was refused.
+    #[must_use]
+    pub fn kind(&self) -> RejectedKind {
+        match self.reason.why {
+            Why::TimedOut { .. } => RejectedKind::TimedOut,
+            Why::CircuitOpen { .. } => RejectedKind::CircuitOpen,
+            Why::BulkheadFull => RejectedKind::BulkheadFull,
+            Why::QueueTimedOut { .. } => RejectedKind::QueueTimedOut,
+        }
+    }
+
+    /// The name of the policy that refused.
+    #[must_use]
+    pub fn policy(&self) -> &str {
+        self.reason.policy.as_str()
+    }
+
+    /// How long from the refusal on another call would be refused as well, where the policy knows.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.reason.retry_after()
+    }
+
+    /// Whether what lies inside the policy may have been called.
+    ///
+    /// False is a promise: nothing was sent. True for a timeout that interrupted a call, and for every rejection that
+    /// a retry returns after an earlier attempt of the same call may have been sent.
+    #[must_use]
+    pub fn reached_inner(&self) -> bool {
+        self.reason.reached_inner()
+    }
+}
+
+impl Reason {
+    /// The outermost rejection in `error`.
+    pub(crate) fn find<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Self> {
+        chain(error).find_map(|error| {
+            let reason = error.downcast_ref::<Self>();
+            reason.or_else(|| error.downcast_ref::<Rejected>().map(|rejected| &rejected.reason))
+        })
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict {
+        match self.why {
+            Why::TimedOut { .. } => Verdict::Transient { retry_after: None },
+            Why::CircuitOpen { .. } | Why::BulkheadFull | Why::QueueTimedOut { .. } => Verdict::Ignored,
+        }
+    }
+
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self.why {
+            Why::CircuitOpen { retry_after } => Some(retry_after),
+            Why::TimedOut { .. } | Why::BulkheadFull | Why::QueueTimedOut { .. } => None,
+        }
+    }
+
+    pub(crate) fn reached_inner(&self) -> bool {
+        self.reached_inner.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn mark_reached_inner(&self) {
+        self.reached_inner.store(true, Ordering::Relaxed);
+    }
+}
+
+/// `error` and everything below it, outermost first.
+///
+/// `io::Error` and [`Error`] both answer `source()` with the source of what they hold, and would hide it.
+fn chain<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let error = next?;
+        let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match held {
+            Some(held) => Some(held),
+            None => error.source(),
+        };
+        Some(error)
+    })
+}
+
+/// The outermost `E` in `error`, also where [`Error`] hides it.
+pub(crate) fn find<'e, E: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e E> {
+    chain(error).find_map(|error| {
+        let found = error.downcast_ref::<E>();
+        found.or_else(|| match error.downcast_ref::<Error<E>>() {
+            Some(Error::Inner(inner)) => Some(inner),
+            Some(Error::Rejected(_)) | None => None,
+        })
+    })
+}
+
+impl Clone for Reason {
+    fn clone(&self) -> Self {
+        Self {
+            policy: self.policy.clone(),
+            why: self.why,
+            reached_inner: AtomicBool::new(self.reached_inner()),
+        }
+    }
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let policy = self.policy();
+        match self.reason.why {
+            Why::TimedOut { .. } => write!(f, "timeout `{policy}` elapsed"),
+            Why::CircuitOpen { .. } => write!(f, "circuit breaker `{policy}` is open"),
+            Why::BulkheadFull => write!(f, "bulkhead `{policy}` is full"),
+            Why::QueueTimedOut { .. } => write!(f, "bulkhead `{policy}` had no permit in time"),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.why {
+            Why::TimedOut { limit } => write!(f, "no answer within {limit:?}"),
+            Why::CircuitOpen { retry_after } => write!(f, "it may be tried again in {retry_after:?}"),
+            Why::BulkheadFull => f.write_str("every permit is taken and the queue has no room"),
+            Why::QueueTimedOut { waited } => write!(f, "waited for {waited:?}"),
+        }
+    }
+}
+
+impl fmt::Debug for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejected")
+            .field("kind", &self.kind())
+            .field("policy", &self.policy())
+            .field("retry_after", &self.retry_after())
+            .field("reached_inner", &self.reached_inner())
+            .finish()
+    }
+}
+
+impl fmt::Debug for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reason({self})")
+    }
+}
+
+impl StdError for Rejected {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.reason)
+    }
+}
+
+impl StdError for Reason {}
+
+/// A foreign error, or a rejection: for inner error types that cannot hold a [`Rejected`].
+///
+/// Wrap once, innermost, with `.map_err(Error::Inner)`; every policy above then works with `Error<E>`. `Display` and
+/// `source()` are those of what it holds.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use steadfast::{Error, timeout::Timeout};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let timeout = Timeout::new(Duration::from_secs(1));
+/// let read = async { "7".parse::<u32>().map_err(Error::Inner) };
+/// assert_eq!(timeout.call(read).await.unwrap(), 7);
+/// # }
+/// ```
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error<E> {
+    /// A policy refused.
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    /// The inner call failed.
+    #[error(transparent)]
+    Inner(E),
+}
+
+impl<E> Error<E> {
+    /// The inner error, if the call failed by itself.
+    pub fn into_inner(self) -> Option<E> {
+        match self {
+            Self::Inner(error) => Some(error),
+            Self::Rejected(_) => None,
+        }
+    }
+}
+
+/// A builder was given a value that it cannot work with.
+///
+/// It names the policy, the setting, the value, and what is allowed.
+///
+/// # Examples
+///
+/// ```
+/// use steadfast::retry::Retry;
+///
+/// let error = Retry::builder().name("payments").max_attempts(0).build().unwrap_err();
+/// assert_eq!(error.setting(), "max_attempts");
+/// assert_eq!(error.to_string(), "policy `payments`: max_attempts cannot be 0: it has to be at least 1");
+/// ```
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("policy `{}`: {setting} cannot be {value}: it has to be {allowed}", policy.as_str())]
+pub struct ConfigError {
+    policy: Name,
+    setting: &'static str,
+    value: String,
+    allowed: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(
+        policy: &Name,
+        setting: &'static str,
+        value: impl fmt::Debug,
+        allowed: impl Into<String>,
+    ) -> Self {
+        Self {
+            policy: policy.clone(),
+            setting,
+            value: format!("{value:?}"),
+            allowed: allowed.into(),
+        }
+    }
+
+    /// The name of the policy.
+    #[must_use]
+    pub fn policy(&self) -> &str {
+        self.policy.as_str()
+    }
+
+    /// The setting, as its setter is called.
+    #[must_use]
+    pub fn setting(&self) -> &'static str {
+        self.setting
+    }
+
+    /// The value that was given.
+    #[must_use]
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// What is allowed instead.
+    #[must_use]
+    pub fn allowed(&self) -> &str {
+        &self.allowed
+    }
+}

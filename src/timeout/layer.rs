@@ -1,0 +1,205 @@
+//! The Tower face.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::future::ResponseFuture;
+use super::policy::Timeout;
+use crate::Rejected;
+
+impl<S> Layer<S> for Timeout {
+    type Service = TimeoutService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        TimeoutService {
+            inner,
+            timeout: self.clone(),
+            readiness: Readiness::Unknown,
+        }
+    }
+}
+
+/// A service under a [`Timeout`].
+///
+/// The limit covers the wait until the inner service is ready: if that takes too long, `poll_ready` is ready and `call`
+/// rejects. Time spent waiting there is taken off the call's.
+pub struct TimeoutService<S> {
+    inner: S,
+    timeout: Timeout,
+    readiness: Readiness,
+}
+
+/// How far this handle has come towards its next call.
+enum Readiness {
+    Unknown,
+    Waiting { since: Instant, timer: Pin<Box<Sleep>> },
+    Ready { waited: Duration },
+    Expired,
+}
+
+impl<S, Req> Service<Req> for TimeoutService<S>
+where
+    S: Service<Req, Error: From<Rejected>> + Clone,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<Timeout, S::Future>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        if matches!(self.readiness, Readiness::Expired) {
+            return Poll::Ready(Ok(()));
+        }
+        match self.inner.poll_ready(cx) {
+            Poll::Pending => self.poll_expired(cx),
+            Poll::Ready(ready) => {
+                if let Readiness::Waiting { since, .. } = &self.readiness {
+                    // Longer than the limit, and yet not expired: nobody was polling, so nobody was waiting.
+                    let waited = Some(since.elapsed()).filter(|waited| *waited < self.timeout.limit);
+                    self.readiness = Readiness::Ready {
+                        waited: waited.unwrap_or_default(),
+                    };
+                }
+                Poll::Ready(ready)
+            }
+        }
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let waited = match std::mem::replace(&mut self.readiness, Readiness::Unknown) {
+            Readiness::Expired => {
+                // A fresh handle: the old one stays in line for a call that will not be made.
+                self.inner = self.inner.clone();
+                return ResponseFuture::unready(self.timeout.clone());
+            }
+            Readiness::Ready { waited } => waited,
+            Readiness::Unknown | Readiness::Waiting { .. } => Duration::ZERO,
+        };
+        ResponseFuture::running(
+            self.timeout.clone(),
+            self.inner.call(request),
+            self.timeout.limit,
+            waited,
+        )
+    }
+}
+
+impl<S> TimeoutService<S> {
+    #[cold]
+    fn poll_expired<E>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+        if !matches!(self.readiness, Readiness::Waiting { .. }) {
+            self.readiness = Readiness::Waiting {
+                since: Instant::now(),
+                timer: Box::pin(sleep(self.timeout.limit)),
+            };
+        }
+        if let Readiness::Waiting { timer, .. } = &mut self.readiness {
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        self.readiness = Readiness::Expired;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A clone has not waited for anything yet.
+impl<S: Clone> Clone for TimeoutService<S> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            timeout: self.timeout.clone(),
+            readiness: Readiness::Unknown,
+        }
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for TimeoutService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TimeoutService")
+            .field("inner", &self.inner)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A [`Timeout`] whose limit is computed from the request; made by [`Timeout::per_request`].
+#[derive(Clone)]
+pub struct RequestTimeoutLayer<L> {
+    timeout: Timeout,
+    limit: L,
+}
+
+impl<L> RequestTimeoutLayer<L> {
+    pub(crate) fn new(timeout: Timeout, limit: L) -> Self {
+        Self { timeout, limit }
+    }
+}
+
+impl<S, L: Clone> Layer<S> for RequestTimeoutLayer<L> {
+    type Service = RequestTimeoutService<S, L>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        RequestTimeoutService {
+            inner,
+            layer: self.clone(),
+        }
+    }
+}
+
+/// A service under a [`Timeout`] whose limit is computed from the request.
+#[derive(Clone)]
+pub struct RequestTimeoutService<S, L> {
+    inner: S,
+    layer: RequestTimeoutLayer<L>,
+}
+
+impl<S, L, Req> Service<Req> for RequestTimeoutService<S, L>
+where
+    S: Service<Req, Error: From<Rejected>>,
+    L: Fn(&Req) -> Duration,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<Timeout, S::Future>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let limit = (self.layer.limit)(&request);
+        ResponseFuture::running(
+            self.layer.timeout.clone(),
+            self.inner.call(request),
+            limit,
+            Duration::ZERO,
+        )
+    }
+}
+
+impl<L> fmt::Debug for RequestTimeoutLayer<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestTimeoutLayer")
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S: fmt::Debug, L> fmt::Debug for RequestTimeoutService<S, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestTimeoutService")
+            .field("inner", &self.inner)
+            .field("timeout", &self.layer.timeout)
+            .finish_non_exhaustive()
+    }
+}

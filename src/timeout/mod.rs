@@ -1,0 +1,11 @@
+#![doc = include_str!("../../docs/timeout.md")]
+
+mod event;
+mod future;
+mod layer;
+mod policy;
+
+pub use event::Event;
+pub use future::ResponseFuture;
+pub use layer::{RequestTimeoutLayer, RequestTimeoutService, TimeoutService};
+pub use policy::Timeout;
