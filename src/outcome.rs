@@ -251,14 +251,14 @@ impl<T, E> Clone for Erased<T, E> {
     }
 }
 
-impl<T, E, C: Classify<T, E> + ?Sized> Classify<T, E> for Arc<C> {
-    #[inline]
+/// The classifier alone, without the rule.
+impl<T, E, C: Classify<T, E>> Classify<T, E> for Judgement<C> {
     fn classify(&self, result: Result<&T, &E>) -> Verdict {
-        (**self).classify(result)
+        self.classifier.classify(result)
     }
 
     fn as_error<'e>(&self, error: &'e E) -> Option<&'e (dyn Error + 'static)> {
-        (**self).as_error(error)
+        self.classifier.as_error(error)
     }
 }
 
@@ -367,7 +367,7 @@ impl<C> Judgement<C> {
 }
 
 impl<T, E> Erased<T, E> {
-    pub(crate) fn new(classifier: impl Classify<T, E> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(classifier))
+    pub(crate) fn new(classifier: Arc<impl Classify<T, E> + Send + Sync + 'static>) -> Self {
+        Self(classifier)
     }
 }

@@ -297,7 +297,7 @@ impl<C> FallbackBuilder<C> {
     where
         C: Classify<T, E> + Send + Sync + 'static,
     {
-        self.judging(|judgement| judgement.with(Erased::new))
+        self.judging(|judgement| judgement.with(|classifier| Erased::new(Arc::new(classifier))))
     }
 
     fn with<H>(self, handler: H) -> Fallback<H, C> {

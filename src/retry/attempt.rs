@@ -107,8 +107,9 @@ pub struct Cause<'a> {
     pub may_have_been_sent: bool,
 }
 
-/// How the attempts of one call are started: by a closure, or with a request and a service.
-pub trait Attempts {
+/// How the attempts of one call are started: by a closure, or with a request and a service. `R` is the policy's way to
+/// keep requests.
+pub trait Attempts<R> {
     type Response;
     type Error;
     type Future: Future<Output = Result<Self::Response, Self::Error>>;
@@ -116,10 +117,10 @@ pub trait Attempts {
     /// Waits until another attempt can be started.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>>;
 
-    fn start(&mut self, attempt: Attempt) -> Self::Future;
+    fn start(&mut self, replay: &R, attempt: Attempt) -> Self::Future;
 
     /// Whether there may be another attempt after the one that ended by `cause`.
-    fn may_repeat(&self, cause: &Cause<'_>) -> bool;
+    fn may_repeat(&self, replay: &R, cause: &Cause<'_>) -> bool;
 }
 
 /// Attempts made by calling a closure.
@@ -130,7 +131,7 @@ pub struct Calls<F>(pub(crate) F);
 #[derive(Debug)]
 pub struct NumberedCalls<F>(pub(crate) F);
 
-impl<F, Fut, T, E> Attempts for Calls<F>
+impl<R, F, Fut, T, E> Attempts<R> for Calls<F>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, E>>,
@@ -145,16 +146,16 @@ where
     }
 
     #[inline]
-    fn start(&mut self, _: Attempt) -> Fut {
+    fn start(&mut self, _: &R, _: Attempt) -> Fut {
         (self.0)()
     }
 
-    fn may_repeat(&self, _: &Cause<'_>) -> bool {
+    fn may_repeat(&self, _: &R, _: &Cause<'_>) -> bool {
         true
     }
 }
 
-impl<F, Fut, T, E> Attempts for NumberedCalls<F>
+impl<R, F, Fut, T, E> Attempts<R> for NumberedCalls<F>
 where
     F: FnMut(Attempt) -> Fut,
     Fut: Future<Output = Result<T, E>>,
@@ -169,11 +170,11 @@ where
     }
 
     #[inline]
-    fn start(&mut self, attempt: Attempt) -> Fut {
+    fn start(&mut self, _: &R, attempt: Attempt) -> Fut {
         (self.0)(attempt)
     }
 
-    fn may_repeat(&self, _: &Cause<'_>) -> bool {
+    fn may_repeat(&self, _: &R, _: &Cause<'_>) -> bool {
         true
     }
 }

@@ -20,12 +20,14 @@ use crate::{Classify, Verdict};
 /// How a call holds its policy: borrowed in the plain face, owned in Tower's.
 pub trait Held {
     type Classifier;
+    type Replay;
 
-    fn retry(&self) -> &Retry<Self::Classifier>;
+    fn retry(&self) -> &Retry<Self::Classifier, Self::Replay>;
 }
 
-impl<C> Held for Retry<C> {
+impl<C, R> Held for Retry<C, R> {
     type Classifier = C;
+    type Replay = R;
 
     #[inline]
     fn retry(&self) -> &Self {
@@ -33,11 +35,12 @@ impl<C> Held for Retry<C> {
     }
 }
 
-impl<C> Held for &Retry<C> {
+impl<C, R> Held for &Retry<C, R> {
     type Classifier = C;
+    type Replay = R;
 
     #[inline]
-    fn retry(&self) -> &Retry<C> {
+    fn retry(&self) -> &Retry<C, R> {
         self
     }
 }
@@ -48,7 +51,7 @@ const ATTEMPTS_PER_POLL: u32 = 32;
 /// A call under a [`Retry`].
 #[pin_project(PinnedDrop)]
 #[must_use = "futures do nothing unless you `.await` or poll them"]
-pub struct ResponseFuture<P: Held, A: Attempts> {
+pub struct ResponseFuture<P: Held, A: Attempts<P::Replay>> {
     policy: P,
     attempts: A,
     #[pin]
@@ -81,7 +84,7 @@ enum State<F> {
     Done,
 }
 
-impl<P: Held, A: Attempts> ResponseFuture<P, A> {
+impl<P: Held, A: Attempts<P::Replay>> ResponseFuture<P, A> {
     #[inline]
     pub(crate) fn new(policy: P, attempts: A) -> Self {
         Self {
@@ -101,9 +104,10 @@ impl<P: Held, A: Attempts> ResponseFuture<P, A> {
     pub(crate) fn started(policy: P, attempts: A) -> Self {
         let mut call = Self::new(policy, attempts);
         call.session.attempts = 1;
-        let max = call.policy.retry().view.policy.limits.max_attempts;
+        let view = &*call.policy.retry().view;
+        let max = view.policy.limits.max_attempts;
         call.state = State::Attempt {
-            future: call.attempts.start(Attempt { number: 1, max }),
+            future: call.attempts.start(&view.replay, Attempt { number: 1, max }),
         };
         call
     }
@@ -117,7 +121,7 @@ impl<P: Held, A: Attempts> ResponseFuture<P, A> {
 impl<P, A> Future for ResponseFuture<P, A>
 where
     P: Held<Classifier: Classify<A::Response, A::Error>>,
-    A: Attempts,
+    A: Attempts<P::Replay>,
 {
     type Output = Result<A::Response, A::Error>;
 
@@ -126,7 +130,8 @@ where
         let mut started_here = 0;
         loop {
             let this = self.as_mut().project();
-            let limits = &this.policy.retry().view.policy.limits;
+            let view = &*this.policy.retry().view;
+            let limits = &view.policy.limits;
             let mut state = this.state;
             match state.as_mut().project() {
                 StateProjection::Attempt { future } => {
@@ -166,10 +171,13 @@ where
                     }
                     started_here += 1;
                     this.session.attempts += 1;
-                    let future = this.attempts.start(Attempt {
-                        number: this.session.attempts,
-                        max: limits.max_attempts,
-                    });
+                    let future = this.attempts.start(
+                        &view.replay,
+                        Attempt {
+                            number: this.session.attempts,
+                            max: limits.max_attempts,
+                        },
+                    );
                     state.set(State::Attempt { future });
                 }
                 StateProjection::Done => return polled_after_completion(),
@@ -187,7 +195,7 @@ fn polled_after_completion<T>() -> Poll<T> {
 impl<P, A> ResponseFuture<P, A>
 where
     P: Held<Classifier: Classify<A::Response, A::Error>>,
-    A: Attempts,
+    A: Attempts<P::Replay>,
 {
     /// What follows from the result of an attempt: the end of the call, or a new state and `None`.
     #[inline]
@@ -241,7 +249,8 @@ where
     #[cold]
     fn plan(self: Pin<&mut Self>, judged: &Judged<'_>) -> Result<(Duration, Option<Payment>), StopReason> {
         let this = self.project();
-        let policy = &this.policy.retry().view.policy;
+        let view = &*this.policy.retry().view;
+        let policy = &view.policy;
         let verdict = judged.verdict;
         let may_have_been_sent = judged.rejected.is_none_or(crate::rejected::Reason::reached_inner);
         *this.sent |= may_have_been_sent;
@@ -256,7 +265,7 @@ where
             error: judged.error,
             may_have_been_sent,
         };
-        if !this.attempts.may_repeat(&cause) {
+        if !this.attempts.may_repeat(&view.replay, &cause) {
             return Err(StopReason::NotReplayable);
         }
         let started = &*this.started;
@@ -296,7 +305,7 @@ where
     }
 }
 
-impl<P: Held, A: Attempts> ResponseFuture<P, A> {
+impl<P: Held, A: Attempts<P::Replay>> ResponseFuture<P, A> {
     #[cold]
     fn emit_end(&self, error: Option<&(dyn std::error::Error + 'static)>) {
         self.policy.retry().view.policy.emit_finished(self.report(), error);
@@ -313,7 +322,7 @@ impl<P: Held, A: Attempts> ResponseFuture<P, A> {
 }
 
 #[pinned_drop]
-impl<P: Held, A: Attempts> PinnedDrop for ResponseFuture<P, A> {
+impl<P: Held, A: Attempts<P::Replay>> PinnedDrop for ResponseFuture<P, A> {
     #[inline]
     fn drop(self: Pin<&mut Self>) {
         if self.stop.is_none() && self.session.attempts > 0 {
@@ -322,7 +331,7 @@ impl<P: Held, A: Attempts> PinnedDrop for ResponseFuture<P, A> {
     }
 }
 
-impl<P: Held, A: Attempts> fmt::Debug for ResponseFuture<P, A> {
+impl<P: Held, A: Attempts<P::Replay>> fmt::Debug for ResponseFuture<P, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")
             .field("attempts", &self.session.attempts)
@@ -336,7 +345,7 @@ impl<P: Held, A: Attempts> fmt::Debug for ResponseFuture<P, A> {
 #[pin_project]
 #[derive(Debug)]
 #[must_use = "futures do nothing unless you `.await` or poll them"]
-pub struct WithReport<P: Held, A: Attempts> {
+pub struct WithReport<P: Held, A: Attempts<P::Replay>> {
     #[pin]
     call: ResponseFuture<P, A>,
 }
@@ -344,7 +353,7 @@ pub struct WithReport<P: Held, A: Attempts> {
 impl<P, A> Future for WithReport<P, A>
 where
     P: Held<Classifier: Classify<A::Response, A::Error>>,
-    A: Attempts,
+    A: Attempts<P::Replay>,
 {
     type Output = (Result<A::Response, A::Error>, Report);
 

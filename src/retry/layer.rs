@@ -1,8 +1,8 @@
 //! The Tower face.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::mem;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tower_layer::Layer;
@@ -11,75 +11,35 @@ use tower_service::Service;
 use super::attempt::{Attempt, Attempts, Cause};
 use super::future::ResponseFuture;
 use super::policy::Retry;
-use super::replay::{ByClone, Prepared, Replay};
+use super::replay::{ByClone, Replay};
 use crate::{ByError, Classify};
 
-/// A [`Retry`] as a Tower layer, with its way to keep requests; made by [`Retry::replay`].
-#[derive(Debug)]
-pub struct RetryLayer<C = ByError, R = ByClone> {
-    retry: Retry<C>,
-    replay: R,
-}
-
-impl<C, R> RetryLayer<C, R> {
-    pub(crate) fn new(retry: Retry<C>, replay: R) -> Self {
-        Self { retry, replay }
-    }
-
-    /// Runs `hook` on each request just before it is sent: a header with the attempt's number, a fresh signature.
-    ///
-    /// What it changes is seen by that attempt alone.
-    pub fn before_attempt<Req>(
-        self,
-        hook: impl Fn(&mut Req, Attempt) + Send + Sync + 'static,
-    ) -> RetryLayer<C, Prepared<R, Req>> {
-        RetryLayer {
-            retry: self.retry,
-            replay: Prepared {
-                replay: self.replay,
-                hook: Arc::new(hook),
-            },
-        }
-    }
-}
-
-impl<S, C, R: Clone> Layer<S> for RetryLayer<C, R> {
+impl<S, C, R> Layer<S> for Retry<C, R> {
     type Service = RetryService<S, C, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
         RetryService {
             inner,
-            retry: self.retry.clone(),
-            replay: self.replay.clone(),
+            retry: self.clone(),
         }
-    }
-}
-
-/// Keeps requests by cloning them.
-impl<S, C> Layer<S> for Retry<C> {
-    type Service = RetryService<S, C, ByClone>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        self.replay(ByClone).layer(inner)
     }
 }
 
 /// A service under a [`Retry`].
 pub struct RetryService<S, C = ByError, R = ByClone> {
     inner: S,
-    retry: Retry<C>,
-    replay: R,
+    retry: Retry<C, R>,
 }
 
 impl<S, C, R, Req> Service<Req> for RetryService<S, C, R>
 where
-    S: Service<Req> + Clone,
+    S: Service<R::Sent> + Clone,
     C: Classify<S::Response, S::Error>,
-    R: Replay<Req> + Clone,
+    R: Replay<Req>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = ResponseFuture<Retry<C>, Requests<S, Req, R>>;
+    type Future = ResponseFuture<Retry<C, R>, Requests<S, Req, R::Sent>>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -91,28 +51,18 @@ where
         let clone = self.inner.clone();
         let attempts = Requests {
             service: mem::replace(&mut self.inner, clone),
-            request: Some(request),
-            replay: self.replay.clone(),
+            request: Some(self.retry.view.replay.accept(request)),
+            accepted: PhantomData,
         };
         ResponseFuture::started(self.retry.clone(), attempts)
     }
 }
 
-impl<C, R: Clone> Clone for RetryLayer<C, R> {
-    fn clone(&self) -> Self {
-        Self {
-            retry: self.retry.clone(),
-            replay: self.replay.clone(),
-        }
-    }
-}
-
-impl<S: Clone, C, R: Clone> Clone for RetryService<S, C, R> {
+impl<S: Clone, C, R> Clone for RetryService<S, C, R> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
             retry: self.retry.clone(),
-            replay: self.replay.clone(),
         }
     }
 }
@@ -122,19 +72,23 @@ impl<S: fmt::Debug, C: fmt::Debug, R> fmt::Debug for RetryService<S, C, R> {
         f.debug_struct("RetryService")
             .field("inner", &self.inner)
             .field("retry", &self.retry)
-            .finish_non_exhaustive()
+            .finish()
     }
 }
 
 /// Attempts made by sending copies of a request to a service.
-pub struct Requests<S, Req, R> {
+pub struct Requests<S, Req, Sent> {
     service: S,
     /// The request, or the copy of it kept while an attempt is under way.
-    request: Option<Req>,
-    replay: R,
+    request: Option<Sent>,
+    accepted: PhantomData<fn(Req)>,
 }
 
-impl<S: Service<Req>, Req, R: Replay<Req>> Attempts for Requests<S, Req, R> {
+impl<S, Req, R> Attempts<R> for Requests<S, Req, R::Sent>
+where
+    S: Service<R::Sent>,
+    R: Replay<Req>,
+{
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;
@@ -145,25 +99,23 @@ impl<S: Service<Req>, Req, R: Replay<Req>> Attempts for Requests<S, Req, R> {
     }
 
     #[inline]
-    fn start(&mut self, attempt: Attempt) -> S::Future {
+    fn start(&mut self, replay: &R, attempt: Attempt) -> S::Future {
         let Some(mut request) = self.request.take() else {
             unreachable!("an attempt is repeated only while a request is kept for it")
         };
         if !attempt.is_last() {
-            self.request = self.replay.copy(&request);
+            self.request = replay.copy(&request);
         }
-        self.replay.prepare(&mut request, attempt);
+        replay.prepare(&mut request, attempt);
         self.service.call(request)
     }
 
-    fn may_repeat(&self, cause: &Cause<'_>) -> bool {
-        self.request
-            .as_ref()
-            .is_some_and(|kept| self.replay.allows(kept, cause))
+    fn may_repeat(&self, replay: &R, cause: &Cause<'_>) -> bool {
+        self.request.as_ref().is_some_and(|kept| replay.allows(kept, cause))
     }
 }
 
-impl<S, Req, R> fmt::Debug for Requests<S, Req, R> {
+impl<S, Req, Sent> fmt::Debug for Requests<S, Req, Sent> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Requests")
             .field("keeps_a_copy", &self.request.is_some())

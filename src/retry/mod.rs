@@ -13,7 +13,7 @@ pub use attempt::{Attempt, Calls, Cause, NumberedCalls, Report, StopReason};
 pub use budget::{CREDIT_LIFETIME, DEFAULT_FLOOR, DEFAULT_RATIO, RetryBudget, RetryBudgetBuilder};
 pub use event::Event;
 pub use future::{ResponseFuture, WithReport};
-pub use layer::{Requests, RetryLayer, RetryService};
+pub use layer::{Requests, RetryService};
 pub use policy::{DEFAULT_BASE_DELAY, Retry, RetryBuilder};
 pub use replay::{ByClone, Prepared, Replay};
 pub use session::{DEFAULT_MAX_ATTEMPTS, DEFAULT_MAX_RETRY_AFTER};

@@ -10,8 +10,7 @@ use super::attempt::{Attempt, Calls, NumberedCalls};
 use super::budget::RetryBudget;
 use super::event::Event;
 use super::future::ResponseFuture;
-use super::layer::RetryLayer;
-use super::replay::Replay;
+use super::replay::{ByClone, Prepared};
 use super::session::{DEFAULT_MAX_ATTEMPTS, DEFAULT_MAX_RETRY_AFTER, Limits};
 use crate::backoff::{Backoff, Jitter};
 use crate::outcome::Judgement;
@@ -54,14 +53,15 @@ pub(crate) type Listener = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 /// # Ok(())
 /// # }
 /// ```
-pub struct Retry<C = ByError> {
-    pub(crate) view: Arc<View<C>>,
+pub struct Retry<C = ByError, R = ByClone> {
+    pub(crate) view: Arc<View<C, R>>,
 }
 
-/// What clones share: a way to judge, and the policy that it is a view on.
-pub(crate) struct View<C> {
+/// What clones share: a way to judge and a way to keep requests, and the policy that they are a view on.
+pub(crate) struct View<C, R> {
     pub(crate) policy: Arc<Policy>,
-    pub(crate) judgement: Judgement<C>,
+    pub(crate) judgement: Arc<Judgement<C>>,
+    pub(crate) replay: R,
 }
 
 /// What every clone and every view of a [`Retry`] shares.
@@ -99,6 +99,7 @@ impl Retry {
                 listener: None,
             },
             judgement: Judgement::new(ByError),
+            replay: ByClone,
         }
     }
 
@@ -121,18 +122,26 @@ impl Retry {
 /// The policy of [`Retry::builder`], unchanged.
 impl Default for Retry {
     fn default() -> Self {
-        let RetryBuilder { settings, judgement } = Self::builder();
+        let RetryBuilder {
+            settings,
+            judgement,
+            replay,
+        } = Self::builder();
         let limits = settings
             .limits()
             .unwrap_or_else(|_| unreachable!("the defaults are in range, as a test shows"));
-        settings.into_policy(limits, judgement)
+        settings.into_policy(limits, judgement, replay)
     }
 }
 
-impl<C> Retry<C> {
-    fn new(policy: Arc<Policy>, judgement: Judgement<C>) -> Self {
+impl<C, R> Retry<C, R> {
+    fn new(policy: Arc<Policy>, judgement: Arc<Judgement<C>>, replay: R) -> Self {
         Self {
-            view: Arc::new(View { policy, judgement }),
+            view: Arc::new(View {
+                policy,
+                judgement,
+                replay,
+            }),
         }
     }
 
@@ -169,37 +178,46 @@ impl<C> Retry<C> {
         ResponseFuture::new(self, NumberedCalls(operation))
     }
 
-    /// A Tower layer that keeps requests by `replay`; the policy itself, used as a layer, clones them.
-    pub fn replay<R>(&self, replay: R) -> RetryLayer<C, R> {
-        RetryLayer::new(self.clone(), replay)
+    /// The same policy, which as a layer keeps requests by `replay` instead of cloning them.
+    pub fn replay<Q>(&self, replay: Q) -> Retry<C, Q> {
+        Retry::new(Arc::clone(&self.view.policy), Arc::clone(&self.view.judgement), replay)
     }
 
-    /// As [`replay`](Self::replay), for a function: its argument type is inferred.
-    pub fn replay_fn<Req, F>(&self, copy: F) -> RetryLayer<C, F>
+    /// The same policy, which as a layer runs `hook` on each request just before it is sent: a header with the
+    /// attempt's number, a fresh signature. What it changes is seen by that attempt alone.
+    pub fn before_attempt<Req>(
+        &self,
+        hook: impl Fn(&mut Req, Attempt) + Send + Sync + 'static,
+    ) -> Retry<C, Prepared<R, Req>>
     where
-        F: Fn(&Req) -> Option<Req>,
-        F: Replay<Req>,
+        R: Clone,
     {
-        self.replay(copy)
+        self.replay(Prepared {
+            replay: self.view.replay.clone(),
+            hook: Arc::new(hook),
+        })
     }
 
     /// The same policy, judging by `classifier`.
-    pub fn with_classifier<D>(&self, classifier: D) -> Retry<D> {
-        Retry::new(
-            Arc::clone(&self.view.policy),
-            Judgement {
-                classifier,
-                judge_rejections: self.view.judgement.judge_rejections,
-            },
-        )
+    pub fn with_classifier<D>(&self, classifier: D) -> Retry<D, R>
+    where
+        R: Clone,
+    {
+        let judgement = Judgement {
+            classifier,
+            judge_rejections: self.view.judgement.judge_rejections,
+        };
+        let view = &*self.view;
+        Retry::new(Arc::clone(&view.policy), Arc::new(judgement), view.replay.clone())
     }
 
     /// The same policy under a type that can be written down: for a field of a struct.
-    pub fn erased<T, E>(&self) -> Retry<Erased<T, E>>
+    pub fn erased<T, E>(&self) -> Retry<Erased<T, E>, R>
     where
         C: Classify<T, E> + Send + Sync + 'static,
+        R: Clone,
     {
-        self.with_classifier(Erased::new(Arc::clone(&self.view)))
+        self.with_classifier(Erased::new(Arc::clone(&self.view.judgement)))
     }
 
     /// The name of the policy.
@@ -209,7 +227,7 @@ impl<C> Retry<C> {
     }
 }
 
-impl<C> Clone for Retry<C> {
+impl<C, R> Clone for Retry<C, R> {
     fn clone(&self) -> Self {
         Self {
             view: Arc::clone(&self.view),
@@ -217,17 +235,7 @@ impl<C> Clone for Retry<C> {
     }
 }
 
-impl<T, E, C: Classify<T, E>> Classify<T, E> for View<C> {
-    fn classify(&self, result: Result<&T, &E>) -> Verdict {
-        self.judgement.classifier.classify(result)
-    }
-
-    fn as_error<'e>(&self, error: &'e E) -> Option<&'e (dyn std::error::Error + 'static)> {
-        self.judgement.classifier.as_error(error)
-    }
-}
-
-impl<C: fmt::Debug> fmt::Debug for Retry<C> {
+impl<C: fmt::Debug, R> fmt::Debug for Retry<C, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Retry")
             .field("name", &self.view.policy.name)
@@ -241,9 +249,10 @@ impl<C: fmt::Debug> fmt::Debug for Retry<C> {
 /// Builds a [`Retry`].
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `build` is called"]
-pub struct RetryBuilder<C = ByError> {
+pub struct RetryBuilder<C = ByError, R = ByClone> {
     settings: Settings,
     judgement: Judgement<C>,
+    replay: R,
 }
 
 #[derive(Clone)]
@@ -279,7 +288,7 @@ impl Settings {
         })
     }
 
-    fn into_policy<C>(self, limits: Limits, judgement: Judgement<C>) -> Retry<C> {
+    fn into_policy<C, R>(self, limits: Limits, judgement: Judgement<C>, replay: R) -> Retry<C, R> {
         let policy = Policy {
             name: self.name,
             limits,
@@ -290,11 +299,11 @@ impl Settings {
             #[cfg(feature = "metrics")]
             meters: crate::event::Meters::new(),
         };
-        Retry::new(Arc::new(policy), judgement)
+        Retry::new(Arc::new(policy), Arc::new(judgement), replay)
     }
 }
 
-impl<C> RetryBuilder<C> {
+impl<C, R> RetryBuilder<C, R> {
     /// What the policy is called in events and errors. Default: `retry`.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.settings.name = name.into().into();
@@ -362,42 +371,45 @@ impl<C> RetryBuilder<C> {
     }
 
     /// Retries the errors that `predicate` is true for; any other is permanent. Rejections are not shown to it.
-    pub fn retry_if<E, F>(self, predicate: F) -> RetryBuilder<ErrorPredicate<C, E, F>>
+    pub fn retry_if<E, F>(self, predicate: F) -> RetryBuilder<ErrorPredicate<C, E, F>, R>
     where
         F: Fn(&E) -> bool,
     {
         RetryBuilder {
             settings: self.settings,
             judgement: self.judgement.by_predicate(predicate, Verdict::Permanent),
+            replay: self.replay,
         }
     }
 
     /// Judges whole results: an `Ok` can be worth a retry. Rejections are not shown to it.
-    pub fn classify<T, E, F>(self, judge: F) -> RetryBuilder<OutcomeFn<C, T, E, F>>
+    pub fn classify<T, E, F>(self, judge: F) -> RetryBuilder<OutcomeFn<C, T, E, F>, R>
     where
         F: Fn(Result<&T, &E>) -> Verdict,
     {
         RetryBuilder {
             settings: self.settings,
             judgement: self.judgement.by_outcome(judge),
+            replay: self.replay,
         }
     }
 
     /// Judges by a classifier.
-    pub fn classifier<D>(self, classifier: D) -> RetryBuilder<D> {
+    pub fn classifier<D>(self, classifier: D) -> RetryBuilder<D, R> {
         RetryBuilder {
             settings: self.settings,
             judgement: self.judgement.with(|_| classifier),
+            replay: self.replay,
         }
     }
 
     /// Judges `Box<dyn Error + Send + Sync>` and `anyhow::Error`.
-    pub fn boxed_errors(self) -> RetryBuilder<BoxedErrors> {
+    pub fn boxed_errors(self) -> RetryBuilder<BoxedErrors, R> {
         self.classifier(BoxedErrors)
     }
 
     /// Judges errors of any type: each is transient.
-    pub fn any_error(self) -> RetryBuilder<AnyError> {
+    pub fn any_error(self) -> RetryBuilder<AnyError, R> {
         self.classifier(AnyError)
     }
 
@@ -413,13 +425,13 @@ impl<C> RetryBuilder<C> {
     /// # Errors
     ///
     /// A setting outside its range, with that range.
-    pub fn build(self) -> Result<Retry<C>, ConfigError> {
+    pub fn build(self) -> Result<Retry<C, R>, ConfigError> {
         let limits = self.settings.limits()?;
-        Ok(self.settings.into_policy(limits, self.judgement))
+        Ok(self.settings.into_policy(limits, self.judgement, self.replay))
     }
 }
 
-impl<C: fmt::Debug> fmt::Debug for RetryBuilder<C> {
+impl<C: fmt::Debug, R> fmt::Debug for RetryBuilder<C, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RetryBuilder")
             .field("name", &self.settings.name)
