@@ -183,7 +183,30 @@ impl<T, E> Classify<T, E> for AnyError {
     }
 }
 
-/// Judges errors by a predicate; made by setters such as `retry_if`.
+/// A classifier whose judgement of errors can be exchanged for `D`, while that of responses stays.
+pub trait ExchangeErrors<D> {
+    /// The classifier with `D`.
+    type With;
+
+    /// Judges errors by `errors`.
+    fn exchange_errors(self, errors: D) -> Self::With;
+}
+
+macro_rules! judge_errors_only {
+    ($($classifier:ident),+) => { $(
+        impl<D> ExchangeErrors<D> for $classifier {
+            type With = D;
+
+            fn exchange_errors(self, errors: D) -> D {
+                errors
+            }
+        }
+    )+ };
+}
+
+judge_errors_only!(ByError, BoxedErrors, AnyError);
+
+/// Judges errors by a predicate, and responses as the classifier before it did; made by setters such as `retry_if`.
 pub struct ErrorPredicate<C, E, F> {
     base: C,
     predicate: F,
@@ -206,7 +229,7 @@ where
     #[inline]
     fn classify(&self, result: Result<&T, &E>) -> Verdict {
         match result {
-            Ok(_) => Verdict::Success,
+            Ok(_) => self.base.classify(result),
             Err(error) if (self.predicate)(error) => Verdict::TRANSIENT,
             Err(_) => self.otherwise,
         }

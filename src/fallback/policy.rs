@@ -11,7 +11,7 @@ use super::future::ResponseFuture;
 use super::recover::{FromError, FromErrorAsync, FromOutcome, FromRequest, OtherService, Recover, Value};
 use crate::outcome::Judgement;
 use crate::rejected::Name;
-use crate::{AnyError, BoxedErrors, ByError, Classify, Erased, ErrorPredicate, OutcomeFn, Verdict};
+use crate::{AnyError, BoxedErrors, ByError, Classify, Erased, ErrorPredicate, ExchangeErrors, OutcomeFn, Verdict};
 
 /// Answers for a call that failed.
 ///
@@ -273,17 +273,23 @@ impl<C> FallbackBuilder<C> {
 
     /// Judges by a classifier.
     pub fn classifier<D>(self, classifier: D) -> FallbackBuilder<D> {
-        self.judging(|judgement| judgement.with(|_| classifier))
+        self.map_classifier(|_| classifier)
     }
 
-    /// Judges `Box<dyn Error + Send + Sync>` and `anyhow::Error`.
-    pub fn boxed_errors(self) -> FallbackBuilder<BoxedErrors> {
-        self.classifier(BoxedErrors)
+    /// Judges `Box<dyn Error + Send + Sync>` and `anyhow::Error`; responses are judged as before.
+    pub fn boxed_errors(self) -> FallbackBuilder<C::With>
+    where
+        C: ExchangeErrors<BoxedErrors>,
+    {
+        self.map_classifier(|classifier| classifier.exchange_errors(BoxedErrors))
     }
 
-    /// Judges errors of any type: each is a failure.
-    pub fn any_error(self) -> FallbackBuilder<AnyError> {
-        self.classifier(AnyError)
+    /// Judges errors of any type, each as a failure; responses are judged as before.
+    pub fn any_error(self) -> FallbackBuilder<C::With>
+    where
+        C: ExchangeErrors<AnyError>,
+    {
+        self.map_classifier(|classifier| classifier.exchange_errors(AnyError))
     }
 
     /// Shows rejections to the classifier as well.
@@ -297,7 +303,7 @@ impl<C> FallbackBuilder<C> {
     where
         C: Classify<T, E> + Send + Sync + 'static,
     {
-        self.judging(|judgement| judgement.with(|classifier| Erased::new(Arc::new(classifier))))
+        self.map_classifier(|classifier| Erased::new(Arc::new(classifier)))
     }
 
     fn with<H>(self, handler: H) -> Fallback<H, C> {
@@ -309,6 +315,10 @@ impl<C> FallbackBuilder<C> {
             }),
             mode: PhantomData,
         }
+    }
+
+    fn map_classifier<D>(self, change: impl FnOnce(C) -> D) -> FallbackBuilder<D> {
+        self.judging(|judgement| judgement.with(change))
     }
 
     fn judging<D>(self, change: impl FnOnce(Judgement<C>) -> Judgement<D>) -> FallbackBuilder<D> {

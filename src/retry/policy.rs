@@ -16,7 +16,9 @@ use crate::backoff::{Backoff, Jitter};
 use crate::outcome::Judgement;
 use crate::random::{self, Random};
 use crate::rejected::Name;
-use crate::{AnyError, BoxedErrors, ByError, Classify, ConfigError, Erased, ErrorPredicate, OutcomeFn, Verdict};
+use crate::{
+    AnyError, BoxedErrors, ByError, Classify, ConfigError, Erased, ErrorPredicate, ExchangeErrors, OutcomeFn, Verdict,
+};
 
 /// The base of the default backoff: 100 ms, about one round trip across an ocean.
 pub const DEFAULT_BASE_DELAY: Duration = Duration::from_millis(100);
@@ -212,6 +214,7 @@ impl<C, R> Retry<C, R> {
     }
 
     /// The same policy under a type that can be written down: for a field of a struct.
+    #[must_use]
     pub fn erased<T, E>(&self) -> Retry<Erased<T, E>, R>
     where
         C: Classify<T, E> + Send + Sync + 'static,
@@ -396,21 +399,45 @@ impl<C, R> RetryBuilder<C, R> {
 
     /// Judges by a classifier.
     pub fn classifier<D>(self, classifier: D) -> RetryBuilder<D, R> {
+        self.map_classifier(|_| classifier)
+    }
+
+    pub(crate) fn map_classifier<D>(self, change: impl FnOnce(C) -> D) -> RetryBuilder<D, R> {
         RetryBuilder {
             settings: self.settings,
-            judgement: self.judgement.with(|_| classifier),
+            judgement: self.judgement.with(change),
             replay: self.replay,
         }
     }
 
-    /// Judges `Box<dyn Error + Send + Sync>` and `anyhow::Error`.
-    pub fn boxed_errors(self) -> RetryBuilder<BoxedErrors, R> {
-        self.classifier(BoxedErrors)
+    /// Keeps requests by `replay`, as a layer. Default: clones them.
+    pub fn replay<Q>(self, replay: Q) -> RetryBuilder<C, Q> {
+        RetryBuilder {
+            settings: self.settings,
+            judgement: self.judgement,
+            replay,
+        }
     }
 
-    /// Judges errors of any type: each is transient.
-    pub fn any_error(self) -> RetryBuilder<AnyError, R> {
-        self.classifier(AnyError)
+    #[cfg(feature = "http")]
+    pub(crate) fn replay_mut(&mut self) -> &mut R {
+        &mut self.replay
+    }
+
+    /// Judges `Box<dyn Error + Send + Sync>` and `anyhow::Error`; responses are judged as before.
+    pub fn boxed_errors(self) -> RetryBuilder<C::With, R>
+    where
+        C: ExchangeErrors<BoxedErrors>,
+    {
+        self.map_classifier(|classifier| classifier.exchange_errors(BoxedErrors))
+    }
+
+    /// Judges errors of any type, each as transient; responses are judged as before.
+    pub fn any_error(self) -> RetryBuilder<C::With, R>
+    where
+        C: ExchangeErrors<AnyError>,
+    {
+        self.map_classifier(|classifier| classifier.exchange_errors(AnyError))
     }
 
     /// Shows rejections to the classifier as well: an open circuit can be retried, though not before its

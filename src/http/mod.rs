@@ -1,0 +1,16 @@
+#![doc = include_str!("../../docs/http.md")]
+
+mod body;
+mod classify;
+mod client;
+mod head;
+mod replay;
+mod retry_after;
+mod server;
+
+pub use body::ReplayBody;
+pub use classify::{ByGrpcStatus, ByStatus};
+pub use head::{HttpRequest, HttpResponse, RequestHead, Sendable};
+pub use replay::{DEFAULT_BODY_LIMIT, HttpReplay, retry};
+pub use retry_after::retry_after;
+pub use server::{ByKind, Fallible, FallibleFuture, Respond, Server, ServerFuture, ServerService, server};
