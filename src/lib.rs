@@ -1,4 +1,80 @@
-//! front page
+//! Resilience patterns for async Rust: each one a plain value, called around a future or handed to Tower.
+//!
+//! ```
+//! use std::time::Duration;
+//! use steadfast::{Rejected, fallback::Fallback, retry::Retry, timeout::Timeout};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! #[derive(Debug, thiserror::Error)]
+//! enum ApiError {
+//!     #[error("out of stock")]
+//!     OutOfStock,
+//!     #[error(transparent)]
+//!     Rejected(#[from] Rejected),
+//! }
+//!
+//! async fn price(item: u32) -> Result<u32, ApiError> {
+//!     if item == 7 { Err(ApiError::OutOfStock) } else { Ok(3) }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let fallback = Fallback::value(0);
+//! let retry = Retry::exponential(Duration::from_millis(50)).max_attempts(4).build()?;
+//! let timeout = Timeout::attempt(Duration::from_millis(250));
+//!
+//! // plain: read from the inside out; one error type, your own
+//! let by_call = fallback.call(retry.call(|| timeout.call(price(1)))).await?;
+//!
+//! // Tower: the same values, the same state; read from top to bottom
+//! let service = ServiceBuilder::new().layer(fallback).layer(retry).layer(timeout).service(service_fn(price));
+//! let by_service = service.oneshot(1).await?;
+//! assert_eq!(by_call, by_service);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Patterns
+//!
+//! | module | what it does |
+//! |---|---|
+#![cfg_attr(
+    feature = "retry",
+    doc = "| [`retry`] | tries again, with jittered backoff, server hints and a budget |"
+)]
+#![cfg_attr(feature = "timeout", doc = "| [`timeout`] | limits how long a call may take |")]
+#![cfg_attr(feature = "fallback", doc = "| [`fallback`] | answers for a call that failed |")]
+#![cfg_attr(
+    feature = "http",
+    doc = "| [`http`] | presets for HTTP and gRPC clients, and for servers |"
+)]
+//!
+//! # In which order
+//!
+//! From the outside in: fallback, total timeout, retry, attempt timeout, the call. The fallback answers for everything
+//! inside it. The retry is outside of the attempt timeout, so that each attempt has its own and a wait has none. A
+//! total timeout outside of the retry bounds the whole, but hides the last error: prefer `max_elapsed`, and set the
+//! timeout a little above it.
+//!
+//! # One error type
+//!
+//! A policy that refuses a call does so with a [`Rejected`], inside your own error type: a variant with
+//! `#[from] Rejected` is all it takes. [`Error`] wraps a foreign error that has no such variant; boxed errors and
+//! `anyhow` take it as they are. A stack of any depth therefore has one flat error type, and [`Rejected::find`] tells
+//! a refusal from a failure.
+//!
+//! What a result means is a [`Verdict`]. [`ByError`] finds it for every standard error; closures in the builders
+//! (`retry_if`, `classify`) or your own [`Classify`] say otherwise.
+//!
+//! # Features
+//!
+//! | feature | default | what it gives | what it costs |
+//! |---|---|---|---|
+//! | `retry`, `timeout`, `fallback` | yes | the module of that name | nothing |
+//! | `http` | no | the module of that name | `http`, `http-body`, `bytes`, `httpdate` |
+//! | `reqwest-0_12`, `reqwest-0_13` | no | `http` knows that client's types | that client, without its features |
+//! | `metrics` | no | counters through the `metrics` facade | the facade |
+
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(all(feature = "retry", feature = "timeout", feature = "fallback")),
@@ -29,3 +105,7 @@ pub use outcome::{
     AnyError, BoxedErrors, ByError, Classify, Erased, ErrorPredicate, ExchangeErrors, OutcomeFn, Verdict,
 };
 pub use rejected::{ConfigError, Error, Rejected, RejectedKind};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

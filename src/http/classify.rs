@@ -28,7 +28,7 @@ use crate::{ByError, Classify, ExchangeErrors, Verdict};
 /// use http::{Response, StatusCode};
 /// use steadfast::{Classify, Verdict, http::ByStatus};
 ///
-/// let judge = ByStatus::default().treat(StatusCode::CONFLICT, Verdict::TRANSIENT);
+/// let judge = ByStatus::new().treat(StatusCode::CONFLICT, Verdict::TRANSIENT);
 /// let mut response = Response::new(());
 /// *response.status_mut() = StatusCode::CONFLICT;
 /// assert_eq!(judge.classify(Ok::<_, &std::io::Error>(&response)), Verdict::TRANSIENT);
@@ -37,6 +37,14 @@ use crate::{ByError, Classify, ExchangeErrors, Verdict};
 pub struct ByStatus<C = ByError> {
     exceptions: Vec<(StatusCode, Verdict)>,
     errors: C,
+}
+
+impl ByStatus {
+    /// Judges errors by [`ByError`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
 }
 
 impl<C> ByStatus<C> {
@@ -127,6 +135,14 @@ where
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ByGrpcStatus<C = ByError> {
     errors: C,
+}
+
+impl ByGrpcStatus {
+    /// Judges errors by [`ByError`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
 }
 
 impl<C> ByGrpcStatus<C> {
