@@ -120,7 +120,7 @@ impl Backoff {
 
     /// Exponential, jittered without the clusters that other jitters leave: the decorrelated jitter V2 of Polly.
     ///
-    /// The median of the first wait is `base`. A wait that would exceed `max_delay` is drawn from its upper half.
+    /// The median of the first wait is near `base` (0.9 of it). A wait that would exceed `max_delay` is drawn from its upper half.
     #[must_use]
     pub const fn smooth(base: Duration) -> Self {
         Self::of(Schedule::Smooth(base))
@@ -308,21 +308,17 @@ impl Curve {
         let value = t.exp2() * (SMOOTH_SHAPE * t).sqrt().tanh();
         let step = (value - progress.smooth) * SMOOTH_SCALE;
         progress.smooth = value;
-        // Past 2^1024 the step is infinite or not a number: far above any limit.
-        let wait = if step.is_finite() {
-            scale(base, step)
-        } else {
-            Duration::MAX
-        };
-        if base.is_zero() || wait <= self.max_delay {
-            wait.min(self.max_delay)
+        // Past 2^1024 the step is infinite or not a number, which scales to the longest wait: far above any limit.
+        let wait = scale(base, step);
+        if wait <= self.max_delay {
+            wait
         } else {
             between(self.max_delay / 2, self.max_delay, random())
         }
     }
 }
 
-/// `base * factor`, saturating; zero times anything is zero.
+/// `base * factor`, saturating, also where the factor is not a number; zero times anything is zero.
 fn scale(base: Duration, factor: f64) -> Duration {
     if base.is_zero() {
         return Duration::ZERO;
