@@ -90,6 +90,8 @@ mod guard;
 mod outcome;
 mod random;
 mod rejected;
+#[cfg(feature = "retry")]
+mod sync;
 
 #[cfg(feature = "fallback")]
 pub mod fallback;

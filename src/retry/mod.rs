@@ -5,6 +5,7 @@ mod budget;
 mod event;
 mod future;
 mod layer;
+mod ledger;
 mod policy;
 mod replay;
 mod session;
