@@ -344,6 +344,7 @@ fn check(case: &RetryCase, face: &str, seen: &Seen, report: Report) {
     assert_eq!(seen.attempts, case.attempts, "{name}");
     assert_eq!(report.attempts, case.attempts, "{name}");
     assert_eq!(report.stop, case.stop, "{name}");
+    assert_eq!(report.elapsed, seen.elapsed, "{name}: the report's own time");
     assert!(
         case.elapsed.0 <= seen.elapsed && seen.elapsed <= case.elapsed.1,
         "{name}: {:?}",

@@ -223,15 +223,18 @@ where
         match self.as_mut().plan(&judged) {
             Ok((wait, payment)) => {
                 drop(result);
+                let this = self.project();
                 let next = if wait.is_zero() {
                     State::Next { payment }
                 } else {
+                    this.started.get_or_insert_with(Instant::now);
                     State::Backoff {
                         sleep: sleep(wait),
                         payment,
                     }
                 };
-                self.project().state.set(next);
+                let mut state = this.state;
+                state.set(next);
                 None
             }
             Err(stop) => {
