@@ -378,7 +378,7 @@ async fn a_request_that_cannot_be_copied_is_one_attempt_and_an_event_says_so() {
             .unwrap();
         let service = ServiceBuilder::new()
             .layer(retry.replay_fn(|_: &&str| None))
-            .service(backend.service());
+            .service(backend.service_for());
         let seen = timed(&backend, service.oneshot("a stream")).await;
         assert_eq!(format!("{:?}", seen.result), result);
         assert_eq!((seen.attempts, seen.elapsed), (1, ZERO));
@@ -398,7 +398,7 @@ async fn the_last_attempt_is_sent_the_request_itself() {
     let backend = Backend::new([down()]);
     let service = ServiceBuilder::new()
         .layer(retry.replay_fn(replay))
-        .service(backend.service());
+        .service(backend.service_for());
     service.oneshot(7).await.unwrap_err();
     assert_eq!((backend.started(), copies.take().len()), (3, 2));
 }
@@ -594,7 +594,7 @@ async fn both_faces_of_a_timeout_agree() {
             ("per request", {
                 let backend = Backend::new([case.script.clone()]);
                 let layer = Timeout::new(ZERO).per_request(|limit: &Duration| *limit);
-                let service = ServiceBuilder::new().layer(layer).service(backend.service());
+                let service = ServiceBuilder::new().layer(layer).service(backend.service_for());
                 timed(&backend, service.oneshot(case.limit)).await
             }),
         ];

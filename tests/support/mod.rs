@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "all of it is test code")]
 
 use std::future::pending;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
@@ -176,16 +177,27 @@ impl Backend {
     }
 
     pub(crate) fn service(&self) -> Probe {
-        Probe::new(self.clone())
+        self.service_for()
+    }
+
+    /// The same for another type of request.
+    pub(crate) fn service_for<Req>(&self) -> Probe<Req> {
+        Probe {
+            backend: self.clone(),
+            gate: Arc::default(),
+            ready: false,
+            request: PhantomData,
+        }
     }
 }
 
 /// A service over a [`Backend`] that insists on the Tower contract: an instance is called only if it was polled ready.
 #[derive(Debug)]
-pub(crate) struct Probe {
+pub(crate) struct Probe<Req = ()> {
     backend: Backend,
     gate: Arc<Gate>,
     ready: bool,
+    request: PhantomData<fn(Req)>,
 }
 
 /// What all clones of a [`Probe`] share.
@@ -234,15 +246,7 @@ impl Gate {
     }
 }
 
-impl Probe {
-    fn new(backend: Backend) -> Self {
-        Self {
-            backend,
-            gate: Arc::default(),
-            ready: false,
-        }
-    }
-
+impl<Req> Probe<Req> {
     pub(crate) fn with_readiness(self, script: impl IntoIterator<Item = Readiness>) -> Self {
         self.gate.set(script);
         self
@@ -253,7 +257,7 @@ impl Probe {
     }
 }
 
-impl<Req> Service<Req> for Probe {
+impl<Req> Service<Req> for Probe<Req> {
     type Response = u32;
     type Error = Failure;
     type Future = Pin<Box<dyn Future<Output = Result<u32, Failure>> + Send>>;
@@ -288,17 +292,18 @@ impl<Req> Service<Req> for Probe {
     }
 }
 
-impl Clone for Probe {
+impl<Req> Clone for Probe<Req> {
     fn clone(&self) -> Self {
         Self {
             backend: self.backend.clone(),
             gate: Arc::clone(&self.gate),
             ready: false,
+            request: PhantomData,
         }
     }
 }
 
-impl Drop for Probe {
+impl<Req> Drop for Probe<Req> {
     fn drop(&mut self) {
         if self.ready {
             self.gate.held.fetch_sub(1, Ordering::SeqCst);
