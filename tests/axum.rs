@@ -100,7 +100,7 @@ async fn a_retry_serves_axum_and_its_budget_is_one_for_all_connections() {
         *copy.uri_mut() = request.uri().clone();
         Some(copy)
     };
-    assert_eq!(statuses(router.layer(retry.replay_fn(replay)), 8).await, [503; 16]);
+    assert_eq!(statuses(router.layer(retry.replay(replay)), 8).await, [503; 16]);
     // 16 calls earn 8 retries, and none of them goes unused.
     assert_eq!(calls.take().len(), 24);
 }
@@ -111,7 +111,7 @@ async fn a_stack_of_all_three_serves_axum() {
         .classify(judge_response)
         .build()
         .unwrap()
-        .replay_fn(|request: &Request<Body>| {
+        .replay(|request: &Request<Body>| {
             let mut copy = Request::new(Body::empty());
             *copy.uri_mut() = request.uri().clone();
             Some(copy)

@@ -377,7 +377,7 @@ async fn a_request_that_cannot_be_copied_is_one_attempt_and_an_event_says_so() {
             .build()
             .unwrap();
         let service = ServiceBuilder::new()
-            .layer(retry.replay_fn(|_: &&str| None))
+            .layer(retry.replay(|_: &&str| None))
             .service(backend.service_for());
         let seen = timed(&backend, service.oneshot("a stream")).await;
         assert_eq!(format!("{:?}", seen.result), result);
@@ -397,7 +397,7 @@ async fn the_last_attempt_is_sent_the_request_itself() {
     };
     let backend = Backend::new([down()]);
     let service = ServiceBuilder::new()
-        .layer(retry.replay_fn(replay))
+        .layer(retry.replay(replay))
         .service(backend.service_for());
     service.oneshot(7).await.unwrap_err();
     assert_eq!((backend.started(), copies.take().len()), (3, 2));

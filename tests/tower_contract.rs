@@ -48,7 +48,7 @@ macro_rules! for_each_layer {
             Retry::constant(10 * MS)
                 .build()
                 .unwrap()
-                .replay_fn(|request: &()| Some(*request))
+                .replay(|request: &()| Some(*request))
                 .before_attempt(|(), _| {})
         );
         with!("timeout", Timeout::new(SECOND));
@@ -360,7 +360,7 @@ async fn the_request_of_each_attempt_is_prepared_and_the_change_is_not_kept() {
     let layer = Retry::constant(MS)
         .build()
         .unwrap()
-        .replay_fn(|request: &Vec<u32>| Some(request.clone()))
+        .replay(|request: &Vec<u32>| Some(request.clone()))
         .before_attempt(|request: &mut Vec<u32>, attempt| request.push(attempt.number()));
     layer.layer(service).oneshot(vec![0]).await.unwrap_err();
     assert_eq!(sent.take(), [[0, 1], [0, 2], [0, 3]]);
