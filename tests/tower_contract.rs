@@ -523,3 +523,40 @@ async fn boxed_errors_of_tower_itself_are_judged() {
         .service(Backend::new([hang(), ok(200)]).service());
     assert_eq!(service.oneshot(()).await.unwrap(), 200);
 }
+
+#[tokio::test(start_paused = true)]
+async fn idle_time_between_readiness_and_the_call_is_not_taken_off() {
+    for waited in [Duration::ZERO, 700 * MS] {
+        let backend = Backend::new([hang()]);
+        let probe = backend.service();
+        let gate = probe.gate();
+        let mut service = Timeout::new(SECOND).layer(probe);
+        if !waited.is_zero() {
+            gate.set([Readiness::Never]);
+            assert!(readiness(&mut service).is_pending());
+            advance(waited).await;
+            gate.set([]);
+        }
+        assert!(readiness(&mut service).is_ready());
+        advance(60 * SECOND).await;
+        assert!(readiness(&mut service).is_ready());
+        let started = Instant::now();
+        service.call(()).await.unwrap_err();
+        assert_eq!(started.elapsed(), SECOND - waited);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_spent_on_readiness_is_taken_off_the_call() {
+    let probe = Backend::new([hang()]).service().with_readiness([Readiness::Never]);
+    let gate = probe.gate();
+    let mut service = Timeout::new(SECOND).layer(probe);
+    let started = Instant::now();
+    assert!(readiness(&mut service).is_pending());
+    advance(700 * MS).await;
+    gate.set([]);
+    assert!(readiness(&mut service).is_ready());
+    let error = service.call(()).await.unwrap_err();
+    assert_eq!(started.elapsed(), SECOND);
+    assert!(Rejected::find(&error).unwrap().reached_inner());
+}

@@ -38,8 +38,8 @@ impl Held for &Timeout {
 pub struct ResponseFuture<P: Held, F> {
     policy: P,
     limit: Duration,
-    /// How much of the limit was spent before the call.
-    waited: Duration,
+    /// How much of the limit was not spent on readiness.
+    left: Duration,
     #[pin]
     state: State<F>,
 }
@@ -65,7 +65,7 @@ impl<P: Held, F> ResponseFuture<P, F> {
         Self {
             policy,
             limit,
-            waited,
+            left: limit.saturating_sub(waited),
             state: State::Running { operation, timer },
         }
     }
@@ -75,7 +75,7 @@ impl<P: Held, F> ResponseFuture<P, F> {
         Self {
             policy,
             limit,
-            waited: limit,
+            left: Duration::ZERO,
             state: State::Unready,
         }
     }
@@ -97,16 +97,13 @@ where
                 if let Poll::Ready(result) = operation.poll(cx) {
                     let timeout = this.policy.timeout();
                     if heard(timeout.listener.is_some()) {
-                        timeout.emit_completed(elapsed(
-                            timer.as_ref().get_ref().as_ref(),
-                            this.limit.saturating_sub(*this.waited),
-                        ));
+                        timeout.emit_completed(elapsed(timer.as_ref().get_ref().as_ref(), *this.left));
                     }
                     this.state.set(State::Done);
                     return Poll::Ready(result);
                 }
                 if timer.is_none() {
-                    timer.set(Some(sleep(*this.limit)));
+                    timer.set(Some(sleep(*this.left)));
                 }
                 // An operation that has used up the task's budget must not keep the timer from being looked at.
                 let due = timer
@@ -140,9 +137,9 @@ fn polled_after_completion<T>() -> Poll<T> {
 }
 
 /// How long the call has been pending.
-fn elapsed(timer: Option<&Sleep>, limit: Duration) -> Duration {
+fn elapsed(timer: Option<&Sleep>, given: Duration) -> Duration {
     let left = |timer: &Sleep| timer.deadline().saturating_duration_since(Instant::now());
-    timer.map_or(Duration::ZERO, |timer| limit.saturating_sub(left(timer)))
+    timer.map_or(Duration::ZERO, |timer| given.saturating_sub(left(timer)))
 }
 
 #[pinned_drop]
@@ -152,10 +149,9 @@ impl<P: Held, F> PinnedDrop for ResponseFuture<P, F> {
         let this = self.project();
         if let StateProjection::Running { timer, .. } = this.state.project() {
             if timer.is_some() {
-                this.policy.timeout().emit_cancelled(elapsed(
-                    timer.as_ref().get_ref().as_ref(),
-                    this.limit.saturating_sub(*this.waited),
-                ));
+                this.policy
+                    .timeout()
+                    .emit_cancelled(elapsed(timer.as_ref().get_ref().as_ref(), *this.left));
             }
         }
     }
