@@ -560,3 +560,34 @@ async fn time_spent_on_readiness_is_taken_off_the_call() {
     assert_eq!(started.elapsed(), SECOND);
     assert!(Rejected::find(&error).unwrap().reached_inner());
 }
+
+/// A service whose readiness uses up the budget that tokio gives a task, each time it is asked.
+#[derive(Clone)]
+struct Greedy;
+
+impl Service<()> for Greedy {
+    type Response = u32;
+    type Error = Failure;
+    type Future = std::future::Ready<Result<u32, Failure>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        while let Poll::Ready(progress) = tokio::task::coop::poll_proceed(cx) {
+            progress.made_progress();
+        }
+        Poll::Pending
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        one(())
+    }
+}
+
+#[tokio::test]
+async fn a_readiness_that_uses_up_the_budget_of_its_task_is_timed_out_all_the_same() {
+    let service = Timeout::new(5 * MS).layer(Greedy);
+    let call = tokio::spawn(service.oneshot(()));
+    let result = tokio::time::timeout(SECOND, call)
+        .await
+        .expect("it was never timed out");
+    assert!(Rejected::find(&result.unwrap().unwrap_err()).is_some());
+}

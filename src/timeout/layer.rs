@@ -1,10 +1,11 @@
 //! The Tower face.
 
 use std::fmt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -101,7 +102,8 @@ impl<S> TimeoutService<S> {
             };
         }
         if let Readiness::Waiting { timer, .. } = &mut self.readiness {
-            if timer.as_mut().poll(cx).is_pending() {
+            // A service that has used up the task's budget must not keep the timer from being looked at.
+            if pin!(unconstrained(timer.as_mut())).poll(cx).is_pending() {
                 return Poll::Pending;
             }
         }
