@@ -591,3 +591,14 @@ async fn a_readiness_that_uses_up_the_budget_of_its_task_is_timed_out_all_the_sa
         .expect("it was never timed out");
     assert!(Rejected::find(&result.unwrap().unwrap_err()).is_some());
 }
+
+#[test]
+fn a_fallback_to_a_service_that_is_not_sync_can_be_sent() {
+    fn send<T: Send>(_: &T) {}
+    let other = BoxCloneService::new(service_fn(one));
+    let fallback = Fallback::service(other);
+    send(&fallback);
+    let mut service = fallback.layer(Backend::new([ok(200)]).service());
+    assert!(readiness(&mut service).is_ready());
+    send(&service.call(()));
+}

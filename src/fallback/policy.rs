@@ -238,7 +238,7 @@ impl<C> FallbackBuilder<C> {
     /// Answers with another service's answer to the same request; for the Tower face. The request is cloned before it
     /// is sent.
     pub fn service<S>(self, service: S) -> Fallback<OtherService<S>, C> {
-        self.with(OtherService(service))
+        self.with(OtherService::new(service))
     }
 
     /// What the policy is called in events. Default: `fallback`.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::{Ready, ready};
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
@@ -126,8 +127,28 @@ where
 }
 
 /// Answers with another service; made by [`Fallback::service`](super::Fallback::service).
-#[derive(Clone, Copy, Debug)]
-pub struct OtherService<S>(pub(crate) S);
+///
+/// The mutex asks for no `Sync` of the service; it is locked for the time of a clone, when a call has failed.
+#[derive(Debug)]
+pub struct OtherService<S>(Mutex<S>);
+
+impl<S> OtherService<S> {
+    pub(crate) fn new(service: S) -> Self {
+        Self(Mutex::new(service))
+    }
+}
+
+impl<S: Clone> OtherService<S> {
+    fn service(&self) -> S {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl<S: Clone> Clone for OtherService<S> {
+    fn clone(&self) -> Self {
+        Self::new(self.service())
+    }
+}
 
 impl<Req, T, E, X, S> Recover<Req, T, E, X> for OtherService<S>
 where
@@ -144,7 +165,7 @@ where
 
     fn recover(&self, _: Result<T, E>, request: Req) -> Result<Self::Future, T> {
         Ok(Oneshot::Waiting {
-            service: self.0.clone(),
+            service: self.service(),
             request: Some(request),
         })
     }
