@@ -436,6 +436,13 @@ impl<T> Log<T> {
         self.0.lock().unwrap().push(value);
     }
 
+    pub(crate) fn all(&self) -> Vec<T>
+    where
+        T: Clone,
+    {
+        self.0.lock().unwrap().clone()
+    }
+
     pub(crate) fn take(&self) -> Vec<T> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
