@@ -15,8 +15,8 @@ use steadfast::retry::{self, Cause, Replay, Retry, RetryBudget};
 use steadfast::timeout::{self, Timeout};
 use steadfast::{Backoff, Classify, Rejected};
 use support::{
-    Backend, Driven, Failure, Log, MS, Probe, Step, cancel_everywhere, down, drive, fail, hang, judge, ok, panic_of,
-    panics, panics_when_called, poll_once,
+    Backend, Driven, Failure, Log, MS, Probe, Readiness, Step, cancel_everywhere, down, drive, fail, hang, judge, ok,
+    panic_of, panics, panics_when_called, poll_once,
 };
 use tokio::time::sleep;
 use tower::limit::ConcurrencyLimit;
@@ -525,4 +525,117 @@ async fn a_listener_of_a_dropped_call_that_panics_does_not_reach_who_dropped_it(
         assert!(poll_once(call.as_mut()).is_pending());
     }
     assert_eq!(backend.started(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_for_a_failed_readiness_can_be_dropped_anywhere() {
+    cancel_everywhere(
+        || {
+            let traces = Traces::new([ok(200)], true);
+            let fallback = traces
+                .fallback()
+                .from_error_async(|_: Failure| slowly(Ok::<u32, Infallible>(1)))
+                .infallible();
+            let failing = traces
+                .backend
+                .service()
+                .with_readiness([Readiness::Fails(Failure::Down)]);
+            let mut service = fallback.layer(failing);
+            assert!(service.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
+            (traces, service.call(()))
+        },
+        |traces, driven| traces.check(&driven, 2),
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_as_a_layer_can_be_dropped_anywhere() {
+    macro_rules! drops {
+        ($polls:expr, |$builder:ident, $other:ident| $fallback:expr) => {
+            let other = Backend::new([ok(1).after(3 * MS)]);
+            cancel_everywhere(
+                || {
+                    let traces = Traces::new([down().after(3 * MS)], true);
+                    let $builder = traces.fallback();
+                    let $other = other.service();
+                    let future = call(&$fallback, &traces);
+                    (traces, future)
+                },
+                |traces, driven| {
+                    traces.check(&driven, $polls);
+                    assert_eq!(other.running(), 0);
+                },
+            )
+            .await;
+        };
+    }
+    drops!(2, |builder, _other| builder.value(1));
+    drops!(2, |builder, _other| builder.from_error(|e: Failure| Err::<u32, _>(e)));
+    drops!(3, |builder, _other| builder
+        .from_error_async(|e: Failure| slowly(Err::<u32, _>(e))));
+    drops!(3, |builder, _other| builder.from_outcome(slowly::<u32, Failure>));
+    drops!(3, |builder, _other| builder
+        .from_request(|(), e: Failure| slowly(Err::<u32, _>(e))));
+    drops!(3, |builder, other| builder.service(other));
+    drops!(3, |builder, _other| builder
+        .from_error_async(|_: Failure| slowly(Ok::<u32, Infallible>(1)))
+        .infallible());
+}
+
+#[test]
+fn a_panic_under_a_timeout_is_the_end_of_its_call() {
+    for tower in [false, true] {
+        let traces = Traces::new([panics(), ok(200)], tower);
+        let timeout = traces.timeout(MS);
+        let mut service = timeout.layer(traces.inner.clone());
+        panic_of(|| {
+            block_on(async {
+                if tower {
+                    service.ready().await.unwrap().call(()).await
+                } else {
+                    timeout.call(traces.backend.call()).await
+                }
+            })
+        });
+        ends_once(&traces.ends);
+        assert_eq!(traces.backend.running(), 0);
+        assert_eq!(block_on(service.oneshot(())).unwrap(), 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_as_a_layer_can_be_dropped_anywhere() {
+    for script in [ok(200).after(3 * MS), hang()] {
+        cancel_everywhere(
+            || {
+                let traces = Traces::new([script.clone()], true);
+                let future = call(traces.timeout(5 * MS), &traces);
+                (traces, future)
+            },
+            |traces, driven| traces.check(&driven, 2),
+        )
+        .await;
+        cancel_everywhere(
+            || {
+                let traces = Traces::new([script.clone()], true);
+                let future = call(&traces.timeout(ZERO).per_request(|()| 5 * MS), &traces);
+                (traces, future)
+            },
+            |traces, driven| traces.check(&driven, 2),
+        )
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_of_readiness_can_be_dropped_too() {
+    for limit in 0..2 {
+        let traces = Traces::new([ok(200)], true);
+        let timeout = traces.timeout(5 * MS);
+        let mut service = timeout.layer(traces.backend.service().with_readiness([Readiness::Never]));
+        let driven = drive(service.ready().await.unwrap().call(()), limit, false).await;
+        assert_eq!((traces.backend.started(), driven.output.is_some()), (0, limit == 1));
+        traces.check(&driven, 1);
+    }
 }

@@ -52,7 +52,8 @@ pub struct ResponseFuture<P: Held, Req, F, K, E, R> {
     request: PhantomData<fn(Req)>,
     /// What is kept of the request, until a recovery takes it.
     kept: Option<K>,
-    polled: bool,
+    /// Whether there is a call to tell of: from its first poll, or from the call of the inner service.
+    started: bool,
     #[pin]
     state: State<F, E, R>,
 }
@@ -76,21 +77,27 @@ enum State<F, E, R> {
 
 impl<P: Held, Req, F, K, E, R> ResponseFuture<P, Req, F, K, E, R> {
     #[inline]
-    pub(crate) fn running(policy: P, operation: F, kept: K) -> Self {
-        Self::new(policy, kept, State::Running { operation })
+    pub(crate) fn new(policy: P, operation: F, kept: K) -> Self {
+        Self::with(policy, kept, State::Running { operation }, false)
+    }
+
+    /// The inner service was called.
+    #[inline]
+    pub(crate) fn started(policy: P, operation: F, kept: K) -> Self {
+        Self::with(policy, kept, State::Running { operation }, true)
     }
 
     pub(crate) fn failed(policy: P, error: E, kept: K) -> Self {
-        Self::new(policy, kept, State::Failed { error: Some(error) })
+        Self::with(policy, kept, State::Failed { error: Some(error) }, true)
     }
 
     #[inline]
-    fn new(policy: P, kept: K, state: State<F, E, R>) -> Self {
+    fn with(policy: P, kept: K, state: State<F, E, R>, started: bool) -> Self {
         Self {
             policy,
             request: PhantomData,
             kept: Some(kept),
-            polled: false,
+            started,
             state,
         }
     }
@@ -111,7 +118,7 @@ where
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        *self.as_mut().project().polled = true;
+        *self.as_mut().project().started = true;
         loop {
             let this = self.as_mut().project();
             let mut state = this.state;
@@ -197,7 +204,7 @@ impl<P: Held, Req, F, K, E, R> ResponseFuture<P, Req, F, K, E, R> {
 impl<P: Held, Req, F, K, E, R> PinnedDrop for ResponseFuture<P, Req, F, K, E, R> {
     #[inline]
     fn drop(self: Pin<&mut Self>) {
-        if self.polled && !matches!(self.state, State::Done) {
+        if self.started && !matches!(self.state, State::Done) {
             self.telemetry().emit_finished(Outcome::Cancelled);
         }
     }

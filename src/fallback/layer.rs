@@ -53,7 +53,7 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let kept = self.fallback.core.handler.keep(&request);
-        ResponseFuture::running(self.fallback.clone(), self.inner.call(request), kept)
+        ResponseFuture::started(self.fallback.clone(), self.inner.call(request), kept)
     }
 }
 
@@ -85,7 +85,7 @@ where
         match parked.take().map(<Box<dyn Any + Send>>::downcast::<S::Error>) {
             Some(Ok(error)) => ResponseFuture::failed(self.fallback.clone(), *error, kept),
             // Another request type's error cannot be parked here: whoever readies for one request calls with it.
-            Some(Err(_)) | None => ResponseFuture::running(self.fallback.clone(), self.inner.call(request), kept),
+            Some(Err(_)) | None => ResponseFuture::started(self.fallback.clone(), self.inner.call(request), kept),
         }
     }
 }

@@ -169,7 +169,7 @@ impl<H, C, M> Fallback<H, C, M> {
         M: Mode<E>,
         H: Recover<(), T, E, M::Error, Kept = ()>,
     {
-        ResponseFuture::running(self, operation, ())
+        ResponseFuture::new(self, operation, ())
     }
 
     /// Recovers from every error whatever it was judged to be, so that none is left: the error type becomes

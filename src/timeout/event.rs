@@ -32,7 +32,7 @@ pub enum Event<'a> {
     Cancelled {
         /// The name of the policy.
         policy: &'a str,
-        /// Time from the first `Pending`.
+        /// Time from the first `Pending`; 0 before it.
         elapsed: Duration,
     },
 }

@@ -40,6 +40,8 @@ pub struct ResponseFuture<P: Held, F> {
     limit: Duration,
     /// How much of the limit was not spent on readiness.
     left: Duration,
+    /// Whether there is a call to tell of: from its first poll, or from the call of the inner service.
+    started: bool,
     #[pin]
     state: State<F>,
 }
@@ -60,12 +62,22 @@ enum State<F> {
 
 impl<P: Held, F> ResponseFuture<P, F> {
     #[inline]
-    pub(crate) fn running(policy: P, operation: F, limit: Duration, waited: Duration) -> Self {
+    pub(crate) fn new(policy: P, operation: F) -> Self {
+        let limit = policy.timeout().limit;
+        let mut call = Self::started(policy, operation, limit, Duration::ZERO);
+        call.started = false;
+        call
+    }
+
+    /// The inner service was called, after `waited` of the limit had gone by.
+    #[inline]
+    pub(crate) fn started(policy: P, operation: F, limit: Duration, waited: Duration) -> Self {
         let timer = None;
         Self {
             policy,
             limit,
             left: limit.saturating_sub(waited),
+            started: true,
             state: State::Running { operation, timer },
         }
     }
@@ -76,6 +88,7 @@ impl<P: Held, F> ResponseFuture<P, F> {
             policy,
             limit,
             left: Duration::ZERO,
+            started: true,
             state: State::Unready,
         }
     }
@@ -92,6 +105,7 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        *this.started = true;
         match this.state.as_mut().project() {
             StateProjection::Running { operation, mut timer } => {
                 if let Poll::Ready(result) = operation.poll(cx) {
@@ -147,12 +161,13 @@ impl<P: Held, F> PinnedDrop for ResponseFuture<P, F> {
     #[inline]
     fn drop(self: Pin<&mut Self>) {
         let this = self.project();
-        if let StateProjection::Running { timer, .. } = this.state.project() {
-            if timer.is_some() {
-                this.policy
-                    .timeout()
-                    .emit_cancelled(elapsed(timer.as_ref().get_ref().as_ref(), *this.left));
-            }
+        let elapsed = match this.state.project() {
+            StateProjection::Running { timer, .. } => elapsed(timer.as_ref().get_ref().as_ref(), *this.left),
+            StateProjection::Unready => Duration::ZERO,
+            StateProjection::Done => return,
+        };
+        if *this.started {
+            this.policy.timeout().emit_cancelled(elapsed);
         }
     }
 }

@@ -83,7 +83,7 @@ where
             Readiness::Ready { waited } => waited,
             Readiness::Unknown | Readiness::Waiting { .. } => Duration::ZERO,
         };
-        ResponseFuture::running(
+        ResponseFuture::started(
             self.timeout.clone(),
             self.inner.call(request),
             self.timeout.limit,
@@ -180,7 +180,7 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let limit = (self.layer.limit)(&request);
-        ResponseFuture::running(
+        ResponseFuture::started(
             self.layer.timeout.clone(),
             self.inner.call(request),
             limit,

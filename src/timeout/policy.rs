@@ -118,7 +118,7 @@ impl Timeout {
         F: Future<Output = Result<T, E>>,
         E: From<Rejected>,
     {
-        ResponseFuture::running(self, operation, self.limit, Duration::ZERO)
+        ResponseFuture::new(self, operation)
     }
 
     /// A Tower layer whose limit is computed from each request; the limit given before does not matter then.
