@@ -639,3 +639,55 @@ async fn a_timeout_of_readiness_can_be_dropped_too() {
         traces.check(&driven, 1);
     }
 }
+
+#[test]
+fn a_panic_of_the_answer_of_a_fallback_passes_through_and_ends_the_call_once() {
+    fn no_answer<T>() -> T {
+        panic!("no answer")
+    }
+    struct Fragile;
+    impl Clone for Fragile {
+        fn clone(&self) -> Self {
+            no_answer()
+        }
+    }
+    macro_rules! panics {
+        (|$builder:ident| $fallback:expr) => {
+            for tower in [false, true] {
+                let traces = Traces::new([down(), ok(200)], tower);
+                let $builder = traces.fallback();
+                let fallback = $fallback;
+                let mut service = fallback.layer(traces.inner.clone());
+                let message = panic_of(|| {
+                    block_on(async {
+                        if tower {
+                            service.ready().await.unwrap().call(()).await
+                        } else {
+                            fallback.call(traces.backend.call()).await
+                        }
+                    })
+                });
+                assert_eq!(message, "no answer");
+                ends_once(&traces.ends);
+                assert_eq!(traces.backend.running(), 0);
+                assert_eq!(block_on(service.oneshot(())).unwrap(), 200);
+            }
+        };
+    }
+    panics!(|builder| builder.from_error(|_: Failure| no_answer::<Result<u32, Failure>>()));
+    panics!(|builder| builder.from_error_async(|_: Failure| no_answer::<std::future::Ready<Result<u32, Failure>>>()));
+    panics!(|builder| builder.from_error_async(|_: Failure| async { no_answer::<Result<u32, Failure>>() }));
+    panics!(|builder| builder.from_outcome(|_: Result<u32, Failure>| async { no_answer::<Result<u32, Failure>>() }));
+
+    let ends = Log::default();
+    let log = ends.clone();
+    let fallback = Fallback::builder()
+        .on_event(move |event| {
+            if let fallback::Event::Finished { outcome, .. } = event {
+                log.push(format!("{outcome:?}"));
+            }
+        })
+        .value(Fragile);
+    panic_of(|| block_on(fallback.call(async { Err::<Fragile, _>(Failure::Down) })));
+    ends_once(&ends);
+}

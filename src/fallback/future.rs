@@ -176,7 +176,8 @@ impl<P: Held, Req, F, K, E, R> ResponseFuture<P, Req, F, K, E, R> {
         let recovery = match (P::Mode::sort(result, recover), this.kept.take()) {
             (Ok(result), _) => Err(result),
             (Err(result), Some(kept)) => {
-                state.set(State::Done);
+                // Frees what the operation held; not yet done, as the handler may panic.
+                state.set(State::Failed { error: None });
                 fallback.handler.recover(result, kept).map_err(Ok)
             }
             (Err(_), None) => unreachable!("the request is kept until the one recovery takes it"),
