@@ -691,3 +691,26 @@ fn a_panic_of_the_answer_of_a_fallback_passes_through_and_ends_the_call_once() {
     panic_of(|| block_on(fallback.call(async { Err::<Fragile, _>(Failure::Down) })));
     ends_once(&ends);
 }
+
+#[test]
+fn a_panic_of_the_classifier_over_a_failed_readiness_ends_the_call_once() {
+    let ends = Log::default();
+    let log = ends.clone();
+    let retry = Retry::constant(ZERO)
+        .classify(|result: Result<&u32, &Failure>| match result {
+            Err(Failure::Refused) => panic!("unheard of"),
+            other => judge(other),
+        })
+        .on_event(move |event| {
+            if let retry::Event::Finished { report, .. } = event {
+                log.push(format!("{:?}", report.stop));
+            }
+        })
+        .build()
+        .unwrap();
+    let probe = Backend::new([down()])
+        .service()
+        .with_readiness([Readiness::Ready, Readiness::Fails(Failure::Refused)]);
+    panic_of(|| block_on(retry.layer(probe).oneshot(())));
+    ends_once(&ends);
+}

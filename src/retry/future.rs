@@ -296,13 +296,13 @@ where
         let this = self.as_mut().project();
         let mut state = this.state;
         state.set(State::Done);
-        *this.stop = Some(StopReason::NotReady);
         let retry = &*this.policy.retry().view;
         let result = Err(error);
         let judged = retry.judgement.judge(result.as_ref());
         if let Some(rejected) = judged.rejected.filter(|_| *this.sent) {
             rejected.mark_reached_inner();
         }
+        *this.stop = Some(StopReason::NotReady);
         self.emit_end(judged.error);
         result
     }
