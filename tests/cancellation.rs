@@ -424,6 +424,10 @@ enum Fragile {
 }
 
 impl Replay<()> for Fragile {
+    type Sent = ();
+
+    fn accept(&self, (): ()) {}
+
     fn copy(&self, (): &()) -> Option<()> {
         assert!(*self != Self::Copy, "no copy");
         Some(())
