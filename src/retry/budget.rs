@@ -140,7 +140,9 @@ impl RetryBudgetBuilder {
         self
     }
 
-    /// Retries per second that need not be earned: 0.0, or from 0.001 to 1,000,000.0.
+    /// Retries per second that need not be earned: 0.0, or from 0.2 to 1,000,000.0.
+    ///
+    /// With less, the ten seconds that are kept would never pay for a retry after an overload.
     #[must_use]
     pub fn floor(mut self, per_second: f64) -> Self {
         self.floor = per_second;
@@ -163,12 +165,12 @@ impl RetryBudgetBuilder {
                 "0.0, or from 0.0001 to 100.0",
             ));
         }
-        if !(floor == 0.0 || (0.001..=1_000_000.0).contains(&floor)) {
+        if !(floor == 0.0 || (0.2..=1_000_000.0).contains(&floor)) {
             return Err(ConfigError::new(
                 &policy,
                 "floor",
                 floor,
-                "0.0, or from 0.001 to 1000000.0",
+                "0.0, or from 0.2 to 1000000.0",
             ));
         }
         Ok(RetryBudget::with(Rates { ratio, floor }))

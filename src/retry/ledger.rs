@@ -33,7 +33,8 @@ const UNIT: f64 = 10_000.0;
 const PRICE: u64 = 10_000;
 /// Credit lives in slots of one second; a slot's credit ends with the slot, 9 to 10 s after it was earned.
 const SLOTS: u64 = 10;
-const LIFETIME_NANOS: u64 = 10_000_000_000;
+/// The last moment that the floor can tell from the one before, in 292 years: what is added to it fits.
+const MAX_NANOS: u64 = u64::MAX / 2;
 
 /// The arithmetic, driven by the time since it was made.
 ///
@@ -51,15 +52,43 @@ const LIFETIME_NANOS: u64 = 10_000_000_000;
 pub(crate) struct Ledger {
     /// Units that one call earns.
     earned: u64,
-    /// Nanoseconds of floor that one retry uses; `None` without a floor.
-    interval: Option<u64>,
+    floor: Option<Floor>,
     earnings: [AtomicU64; 10],
     spending: Mutex<Spending>,
+}
+
+/// In nanoseconds. The interval is rounded up, so that the rate is never exceeded, and the capacity with it, so that
+/// ten seconds are worth what they should be.
+#[derive(Clone, Copy)]
+struct Floor {
+    /// What one retry uses.
+    interval: u64,
+    /// How far use may run ahead of the clock: ten seconds.
+    capacity: u64,
+}
+
+impl Floor {
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::as_conversions,
+        reason = "the range is checked by build()"
+    )]
+    fn new(per_second: f64) -> Option<Self> {
+        let interval = (1e9 / per_second).ceil();
+        (per_second > 0.0).then(|| Self {
+            interval: interval as u64,
+            capacity: (per_second * 10.0 * interval) as u64,
+        })
+    }
 }
 
 #[derive(Default)]
 struct Spending {
     spent: [Slot; 10],
+    /// The latest second of a withdrawal. A caller who read the clock long before it got the lock would otherwise see
+    /// credit of which it is forgotten that it was spent.
+    second: u64,
     drawn_until: u64,
 }
 
@@ -83,7 +112,7 @@ impl Slot {
     }
 
     fn pack(self) -> u64 {
-        self.second << Self::UNIT_BITS | self.units
+        self.second << Self::UNIT_BITS | self.units.min(Self::MAX_UNITS)
     }
 
     /// Adds `units` in `second`, forgetting an earlier second that had the same place.
@@ -94,14 +123,19 @@ impl Slot {
             Self { second, units: 0 }
         };
         Self {
-            units: kept.units.saturating_add(units).min(Self::MAX_UNITS),
+            units: kept.units.saturating_add(units),
             ..kept
         }
     }
 
-    /// The units, if `second` is among the ten seconds after this one began.
+    /// The units, if `second` is among the ten seconds after this one began. A later slot's do not count: what is spent
+    /// in `second` would be forgotten before they are.
     fn live(self, second: u64) -> u64 {
-        if self.second + SLOTS > second { self.units } else { 0 }
+        if (self.second..self.second + SLOTS).contains(&second) {
+            self.units
+        } else {
+            0
+        }
     }
 }
 
@@ -115,7 +149,7 @@ impl Ledger {
     pub(crate) fn new(Rates { ratio, floor }: Rates) -> Self {
         Self {
             earned: (ratio * UNIT).round() as u64,
-            interval: (floor > 0.0).then(|| (1e9 / floor).round() as u64),
+            floor: Floor::new(floor),
             earnings: Default::default(),
             spending: Mutex::default(),
         }
@@ -136,18 +170,20 @@ impl Ledger {
             Cost::Failure => 1,
             Cost::Overload => 2,
         };
-        let second = second_of(now);
         let units = retries * PRICE;
         let mut spending = self.lock();
+        let second = second_of(now).max(spending.second);
+        spending.second = second;
         if self.credit(&spending, second) >= units {
             let slot = &mut spending.spent[place(second)];
             *slot = slot.add(second, units);
             return Some(Drawn::Credit { second, units });
         }
-        let nanos = self.interval? * retries;
+        let Floor { interval, capacity } = self.floor?;
+        let nanos = interval * retries;
         let now = nanos_of(now);
-        let drawn_until = spending.drawn_until.max(now).saturating_add(nanos);
-        if drawn_until > now.saturating_add(LIFETIME_NANOS) {
+        let drawn_until = spending.drawn_until.max(now) + nanos;
+        if drawn_until > now + capacity {
             return None;
         }
         spending.drawn_until = drawn_until;
@@ -182,10 +218,10 @@ impl Ledger {
     #[allow(clippy::cast_precision_loss, clippy::as_conversions, reason = "a figure for people")]
     pub(crate) fn available(&self, now: Duration) -> f64 {
         let spending = self.lock();
-        let credit = self.credit(&spending, second_of(now)) as f64 / UNIT;
+        let credit = self.credit(&spending, second_of(now).max(spending.second)) as f64 / UNIT;
         let ahead = spending.drawn_until.saturating_sub(nanos_of(now));
-        let floor = self.interval.map_or(0.0, |interval| {
-            LIFETIME_NANOS.saturating_sub(ahead) as f64 / interval as f64
+        let floor = self.floor.map_or(0.0, |Floor { interval, capacity }| {
+            capacity.saturating_sub(ahead) as f64 / interval as f64
         });
         credit + floor
     }
@@ -206,5 +242,5 @@ fn place(second: u64) -> usize {
 }
 
 fn nanos_of(now: Duration) -> u64 {
-    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+    u64::try_from(now.as_nanos()).map_or(MAX_NANOS, |nanos| nanos.min(MAX_NANOS))
 }
