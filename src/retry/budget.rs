@@ -176,3 +176,56 @@ impl RetryBudgetBuilder {
         Ok(RetryBudget::with(Rates { ratio, floor }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn budget(ratio: f64, floor: f64) -> RetryBudget {
+        RetryBudget::builder().ratio(ratio).floor(floor).build().unwrap()
+    }
+
+    fn payments(budget: &RetryBudget) -> Vec<Payment> {
+        std::iter::from_fn(|| budget.withdraw(Cost::Failure))
+            .take(1_000)
+            .collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_payment_that_is_dropped_is_refunded_and_one_that_was_used_is_not() {
+        let budget = budget(0.0, 1.0);
+        drop(payments(&budget));
+        let paid = payments(&budget);
+        assert_eq!(paid.len(), 10);
+        paid.into_iter().for_each(Guard::disarm);
+        assert_eq!(payments(&budget).len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clone_is_the_same_budget() {
+        let budget = budget(1.0, 0.0);
+        budget.clone().deposit();
+        let _paid = budget.withdraw(Cost::Failure).unwrap();
+        assert!(budget.clone().withdraw(Cost::Failure).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_budget_lives_by_the_clock_of_tokio() {
+        let budget = budget(1.0, 0.0);
+        budget.deposit();
+        tokio::time::advance(9 * S).await;
+        assert!(budget.withdraw(Cost::Failure).is_some());
+        tokio::time::advance(S).await;
+        assert!(budget.withdraw(Cost::Failure).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_available_can_be_paid() {
+        let budget = budget(0.5, 2.0);
+        (0..3).for_each(|_| budget.deposit());
+        assert_eq!(format!("{budget:?}"), "RetryBudget { available: 21.5 }");
+        assert_eq!(payments(&budget).len(), 21);
+    }
+}
