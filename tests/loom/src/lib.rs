@@ -1,0 +1,63 @@
+//! Every interleaving of the parts of steadfast that threads share.
+//!
+//! Each model runs on the real source, which has to pass, and on seeded defects, each of which has to be caught:
+//! `STEADFAST_DEFECT=name cargo test` runs the models on one of them. The models are functions of a library, and the
+//! tests call them, so that the source is included without its own unit tests.
+
+#![allow(dead_code, reason = "the models use a part of each source")]
+
+#[path = "../../../src/sync.rs"]
+mod sync;
+
+#[path = "../../../src/retry/ledger.rs"]
+mod ledger;
+
+pub mod retry_budget;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Where the threads of a model start.
+///
+/// loom 0.7.2 runs one interleaving only if the first step of a spawned thread is an atomic load; with a shared
+/// read-modify-write before it, it explores all.
+pub(crate) struct Gate(loom::sync::atomic::AtomicUsize);
+
+impl Gate {
+    pub(crate) fn pass(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// Runs `model` in every interleaving, and says in how many.
+pub(crate) fn explore(name: &str, model: impl Fn(Arc<Gate>) + Send + Sync + 'static) -> usize {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&runs);
+    loom::model(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        model(Arc::new(Gate(loom::sync::atomic::AtomicUsize::new(0))));
+    });
+    let runs = runs.load(Ordering::Relaxed);
+    println!("{name}: {runs} interleavings");
+    assert!(runs > 1, "{name}: nothing was explored");
+    runs
+}
+
+/// Runs `left` and `right` in two threads of a model, and gives both results.
+pub(crate) fn both<T: 'static, U: 'static>(
+    gate: &Arc<Gate>,
+    left: impl FnOnce() -> T + 'static,
+    right: impl FnOnce() -> U + 'static,
+) -> (T, U) {
+    let entry = Arc::clone(gate);
+    let left = loom::thread::spawn(move || {
+        entry.pass();
+        left()
+    });
+    let entry = Arc::clone(gate);
+    let right = loom::thread::spawn(move || {
+        entry.pass();
+        right()
+    });
+    (left.join().unwrap(), right.join().unwrap())
+}
