@@ -76,7 +76,7 @@ impl Floor {
     )]
     fn new(per_second: f64) -> Option<Self> {
         let interval = (1e9 / per_second).ceil();
-        (per_second > 0.0).then(|| Self {
+        (per_second > 0.0).then_some(Self {
             interval: interval as u64,
             capacity: (per_second * 10.0 * interval) as u64,
         })
