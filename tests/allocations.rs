@@ -1,0 +1,190 @@
+//! What a call costs in memory: no allocation where nothing goes wrong, and futures of a size that can be told.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "all of it is test code")]
+
+use std::future::{Future, Ready, pending, ready};
+use std::mem::size_of_val;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use allocation_counter::measure;
+use steadfast::Rejected;
+use steadfast::fallback::Fallback;
+use steadfast::retry::{Retry, RetryBudget};
+use steadfast::timeout::Timeout;
+use tower::{Layer, Service, ServiceBuilder, service_fn};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+type Answer = Result<u32, Rejected>;
+
+fn answer() -> Ready<Answer> {
+    ready(Ok(1))
+}
+
+fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Allocations of the second run of `call`; the first one registers counters and log events.
+#[track_caller]
+fn costs(what: &str, allocations: u64, mut call: impl FnMut()) {
+    call();
+    let counted = measure(call).count_total;
+    assert_eq!(counted, allocations, "allocations of {what}");
+}
+
+fn done<F: Future<Output = Answer>>(future: F) {
+    assert!(matches!(poll(pin!(future)), Poll::Ready(Ok(1))));
+}
+
+/// Readies and calls a service that is built once.
+fn served<S: Service<u32, Response = u32, Error = Rejected>>(service: &mut S) {
+    let ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(ready, Poll::Ready(Ok(()))));
+    done(service.call(7));
+}
+
+fn retry() -> Retry {
+    let budget = RetryBudget::default();
+    Retry::exponential(SECOND)
+        .max_elapsed(SECOND)
+        .budget(&budget)
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn a_counting_allocator_is_at_work() {
+    assert_eq!(measure(|| drop(std::hint::black_box(Box::new(1)))).count_total, 1);
+}
+
+#[test]
+fn a_call_that_goes_well_allocates_nothing() {
+    let (retry, timeout, fallback) = (retry(), Timeout::new(SECOND), Fallback::value(2));
+    costs("a retry", 0, || done(retry.call(answer)));
+    costs("a timeout", 0, || done(timeout.call(answer())));
+    costs("a fallback", 0, || done(fallback.call(answer())));
+    costs("a stack", 0, || {
+        done(fallback.call(timeout.call(retry.call(|| timeout.call(answer())))));
+    });
+}
+
+#[test]
+fn a_tower_call_that_goes_well_allocates_nothing() {
+    let inner = || service_fn(|_: u32| answer());
+    let mut service = retry().layer(inner());
+    costs("a retry", 0, || served(&mut service));
+    let mut service = Timeout::new(SECOND).layer(inner());
+    costs("a timeout", 0, || served(&mut service));
+    let mut service = Timeout::new(SECOND).per_request(|_: &u32| SECOND).layer(inner());
+    costs("a timeout per request", 0, || served(&mut service));
+    let mut service = Fallback::value(2).layer(inner());
+    costs("a fallback", 0, || served(&mut service));
+    let mut service = Fallback::service(inner()).layer(inner());
+    costs("a fallback to a service", 0, || served(&mut service));
+    let mut service = ServiceBuilder::new()
+        .layer(Fallback::value(2))
+        .layer(Timeout::total(SECOND))
+        .layer(retry())
+        .layer(Timeout::attempt(SECOND))
+        .service(inner());
+    costs("a stack", 0, || served(&mut service));
+}
+
+#[test]
+fn a_retry_that_does_not_wait_allocates_nothing() {
+    let retry = Retry::constant(Duration::ZERO).build().unwrap();
+    costs("three attempts", 0, || {
+        let mut left = 3;
+        done(retry.call(|| {
+            left -= 1;
+            ready(if left > 0 {
+                Err(Rejected::timed_out("inner", SECOND))
+            } else {
+                Ok(1)
+            })
+        }));
+    });
+}
+
+fn paused() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap()
+}
+
+/// Polls `make`'s future until it is ready, and counts the allocations of the polls and of the drop.
+async fn pending_costs<F: Future<Output = Answer>>(mut make: impl FnMut() -> F) -> u64 {
+    let mut counted = 0;
+    for _ in 0..2 {
+        counted = 0;
+        let mut future = None;
+        counted += measure(|| future = Some(make())).count_total;
+        let mut future = pin!(future.unwrap());
+        let mut polled = Poll::Pending;
+        while polled.is_pending() {
+            counted += measure(|| polled = poll(future.as_mut())).count_total;
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+    }
+    counted
+}
+
+#[test]
+fn a_rejection_allocates_nothing() {
+    paused().block_on(async {
+        let timeout = Timeout::new(Duration::ZERO);
+        assert_eq!(pending_costs(|| timeout.call(pending::<Answer>())).await, 0);
+        let service = timeout.layer(service_fn(|_: u32| pending::<Answer>()));
+        assert_eq!(pending_costs(|| service.clone().call(7)).await, 0);
+        // A name that was made at run time is shared, not copied.
+        let named = timeout.name(String::from("made at run time"));
+        assert_eq!(pending_costs(|| named.call(pending::<Answer>())).await, 0);
+    });
+}
+
+#[test]
+fn a_wait_allocates_nothing_either() {
+    paused().block_on(async {
+        let retry = Retry::constant(Duration::from_millis(5)).build().unwrap();
+        let failing = || ready(Err::<u32, _>(Rejected::timed_out("inner", SECOND)));
+        assert_eq!(pending_costs(|| retry.call(failing)).await, 0);
+    });
+}
+
+/// An operation of one byte.
+struct Tiny(u8);
+
+impl Future for Tiny {
+    type Output = Answer;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Answer> {
+        Poll::Ready(Ok(self.0.into()))
+    }
+}
+
+#[test]
+fn futures_are_small_but_for_the_timer_that_they_hold() {
+    // tokio's own, and none of our business.
+    let timer = size_of::<tokio::time::Sleep>();
+    let tiny = || Tiny(1);
+    let inner = || service_fn(|_: u8| Tiny(1));
+    let (retry, timeout, fallback) = (Retry::default(), Timeout::new(SECOND), Fallback::value(2));
+    for (name, size, ceiling) in [
+        ("retry", size_of_val(&retry.call(tiny)), timer + 192),
+        ("timeout", size_of_val(&timeout.call(tiny())), timer + 64),
+        ("fallback", size_of_val(&fallback.call(tiny())), 88),
+        ("retry, Tower", size_of_val(&retry.layer(inner()).call(7)), timer + 192),
+        (
+            "timeout, Tower",
+            size_of_val(&timeout.layer(inner()).call(7)),
+            timer + 120,
+        ),
+        ("fallback, Tower", size_of_val(&fallback.layer(inner()).call(7)), 88),
+    ] {
+        assert!(size <= ceiling, "{name}: {size} bytes, {ceiling} allowed");
+    }
+}
