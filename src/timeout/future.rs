@@ -32,6 +32,10 @@ impl Held for &Timeout {
     }
 }
 
+/// What counts as for ever: 30 years. A longer time may not fit the clock, and the timer's deadline is what tells how
+/// long the call has been pending.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+
 /// A call under a [`Timeout`].
 #[pin_project(PinnedDrop)]
 #[must_use = "futures do nothing unless you `.await` or poll them"]
@@ -76,7 +80,7 @@ impl<P: Held, F> ResponseFuture<P, F> {
         Self {
             policy,
             limit,
-            left: limit.saturating_sub(waited),
+            left: limit.saturating_sub(waited).min(FOREVER),
             started: true,
             state: State::Running { operation, timer },
         }
