@@ -790,3 +790,21 @@ async fn a_hint_without_a_ceiling_waits_for_as_long_as_there_is_time() {
     tokio::time::advance(365 * DAY).await;
     assert!(matches!(poll_once(call.as_mut()), Poll::Pending));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_that_is_judged_a_success_says_that_something_was_sent_too() {
+    let retry = Retry::constant(MS)
+        .judge_rejections()
+        .classify(|result: Result<&u32, &Failure>| match result {
+            Err(Failure::Rejected(_)) => Verdict::Success,
+            other => judge(other),
+        })
+        .build()
+        .unwrap();
+    let backend = Backend::new([down(), fail(Rejected::bulkhead_full("lanes").into())]);
+    let error = retry.call(|| backend.call()).await.unwrap_err();
+    assert!(Rejected::find(&error).unwrap().reached_inner());
+    let backend = Backend::new([fail(Rejected::bulkhead_full("lanes").into())]);
+    let error = retry.call(|| backend.call()).await.unwrap_err();
+    assert!(!Rejected::find(&error).unwrap().reached_inner());
+}

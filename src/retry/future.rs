@@ -212,6 +212,9 @@ where
             }
         }
         if judged.verdict == Verdict::Success {
+            if let Some(rejected) = judged.rejected.filter(|_| *this.sent) {
+                rejected.mark_reached_inner();
+            }
             let mut state = this.state;
             state.set(State::Done);
             *this.stop = Some(StopReason::Success);
