@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -16,8 +17,9 @@ type BoxError = Box<dyn Error + Send + Sync>;
 ///
 /// A body whose data is at hand (`Full<Bytes>`, `String`, a unary gRPC message) is taken as it is. Any other is recorded
 /// while the first attempt streams it: nothing waits for its end, so that both directions of a gRPC stream go on. A
-/// copy first sends what was recorded and then goes on where the attempt before it stopped. A body that grows over the
-/// limit is forgotten, goes on streaming, and cannot be sent again.
+/// copy first sends what was recorded and then goes on where the attempt before it stopped, or follows it while it has
+/// not. A body that grows over the limit is forgotten, goes on streaming, and cannot be sent again: a copy that is
+/// already on its way fails.
 pub struct ReplayBody<B> {
     content: Content<B>,
 }
@@ -56,8 +58,8 @@ struct Tape<B> {
     /// What the body ended with, until an attempt has passed it on.
     error: Option<BoxError>,
     state: State,
-    /// An attempt that waits for the one before it to let go of the rest.
-    waiting: Option<Waker>,
+    /// The attempts that wait for the one that is reading: to read on, to end, or to let go of the rest.
+    waiting: Vec<Waker>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +68,9 @@ enum State {
     Recording,
     /// At its end.
     Complete,
-    /// Longer than the limit, or broken: not to be sent again.
+    /// Longer than the limit, or broken, and found so before it was sent: there is one reader, which gets all of it.
+    Once,
+    /// Longer than the limit, or broken, while it was sent: what was recorded is gone, and no copy can have all of it.
     Forgotten,
 }
 
@@ -80,12 +84,12 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>>> ReplayBody<B> {
             rest: None,
             error: None,
             state: State::Recording,
-            waiting: None,
+            waiting: Vec::new(),
         };
         if body.is_end_stream() {
             tape.state = State::Complete;
         } else if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
-            tape.state = State::Forgotten;
+            tape.state = State::Once;
             tape.rest = Some(Box::pin(body));
         } else {
             tape.read_ahead(Box::pin(body));
@@ -113,7 +117,7 @@ impl<B> ReplayBody<B> {
     pub(crate) fn can_be_sent(&self) -> bool {
         match &self.content {
             Content::Whole { .. } => true,
-            Content::Recorded(reader) => lock(&reader.tape).state != State::Forgotten,
+            Content::Recorded(reader) => matches!(lock(&reader.tape).state, State::Recording | State::Complete),
         }
     }
 }
@@ -138,13 +142,14 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>>> Tape<B> {
                     return;
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    self.state = State::Forgotten;
+                    self.state = State::Once;
                     self.error = Some(error.into());
                     return;
                 }
                 Poll::Ready(Some(Ok(frame))) => {
                     if self.record(&frame) == State::Forgotten {
                         // The frame that was one too many has been read: it stays, to be streamed.
+                        self.state = State::Once;
                         self.chunks.extend(frame.into_data().ok());
                         break;
                     }
@@ -247,30 +252,31 @@ where
             },
         };
         let frame = ready!(source.as_mut().poll_frame(cx));
-        let mut tape = lock(&self.tape);
-        match frame {
-            Some(Ok(frame)) => {
-                if tape.record(&frame) == State::Forgotten {
-                    tape.chunks = Vec::new();
+        let waiting = {
+            let mut tape = lock(&self.tape);
+            match (&frame, tape.state) {
+                (Some(Ok(frame)), _) => {
+                    tape.record(frame);
                 }
-                Poll::Ready(Some(Ok(frame)))
+                (Some(Err(_)), State::Recording) => tape.state = State::Forgotten,
+                (None, State::Recording) => tape.state = State::Complete,
+                (Some(Err(_)) | None, _) => {}
             }
-            Some(Err(error)) => {
-                tape.state = State::Forgotten;
-                Poll::Ready(Some(Err(error.into())))
+            if matches!(tape.state, State::Once | State::Forgotten) {
+                tape.chunks = Vec::new();
             }
-            None => {
-                if tape.state == State::Recording {
-                    tape.state = State::Complete;
-                }
-                Poll::Ready(None)
-            }
-        }
+            mem::take(&mut tape.waiting)
+        };
+        waiting.into_iter().for_each(Waker::wake);
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     /// The next recorded frame; past the last one, what is missing.
     fn next_recorded(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, Missing<B>>> {
         let mut tape = lock(&self.tape);
+        if tape.state == State::Forgotten {
+            return Poll::Ready(Err(Missing::Error(Box::new(ForgottenBody))));
+        }
         if let Some(chunk) = tape.chunks.get(self.position) {
             self.position += 1;
             return Poll::Ready(Ok(Some(Frame::data(chunk.clone()))));
@@ -285,11 +291,12 @@ where
         if let Some(source) = tape.rest.take() {
             return Poll::Ready(Err(Missing::Rest(source)));
         }
-        if tape.state == State::Forgotten {
-            let error = tape.error.take().unwrap_or_else(|| Box::new(ForgottenBody));
-            return Poll::Ready(Err(Missing::Error(error)));
+        if tape.state == State::Once {
+            return Poll::Ready(tape.error.take().map_or(Ok(None), |error| Err(Missing::Error(error))));
         }
-        tape.waiting = Some(cx.waker().clone());
+        if !tape.waiting.iter().any(|waiting| waiting.will_wake(cx.waker())) {
+            tape.waiting.push(cx.waker().clone());
+        }
         Poll::Pending
     }
 }
@@ -309,11 +316,9 @@ impl<B> Drop for Reader<B> {
         let waiting = {
             let mut tape = lock(&self.tape);
             tape.rest = Some(source);
-            tape.waiting.take()
+            mem::take(&mut tape.waiting)
         };
-        if let Some(waiting) = waiting {
-            waiting.wake();
-        }
+        waiting.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -391,5 +396,567 @@ impl<B> fmt::Debug for ReplayBody<B> {
         f.debug_struct("ReplayBody")
             .field("state", &state)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Script = ReplayBody<Scripted>;
+    type Delivered = Result<(Vec<u8>, Option<HeaderMap>), String>;
+
+    /// One poll of a scripted body.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Data(&'static [u8]),
+        Trailers,
+        /// Pending; the waker is woken at once.
+        Pause,
+        /// Pending until the test opens the gate.
+        Gate,
+        Error,
+    }
+
+    use Step::{Data, Gate, Pause, Trailers};
+
+    /// A body that does as it is told, and fails the test when it is polled after its end.
+    struct Scripted {
+        steps: VecDeque<Step>,
+        ended: bool,
+        polls: Arc<AtomicUsize>,
+        gate: Arc<AtomicUsize>,
+        length: Option<u64>,
+    }
+
+    impl Body for Scripted {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            self.polls.fetch_add(1, Ordering::Relaxed);
+            assert!(!self.ended, "polled after its end");
+            if let Some(Step::Gate) = self.steps.front() {
+                if self.gate.load(Ordering::Relaxed) == 0 {
+                    return Poll::Pending;
+                }
+                self.gate.fetch_sub(1, Ordering::Relaxed);
+                self.steps.pop_front();
+            }
+            let step = self.steps.pop_front();
+            let length = self.length;
+            Poll::Ready(match step {
+                Some(Step::Pause) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Some(Step::Gate) => return Poll::Pending,
+                Some(Step::Data(data)) => {
+                    let sent = u64::try_from(data.len()).unwrap();
+                    self.length = length.map(|length| length - sent);
+                    Some(Ok(Frame::data(Bytes::from_static(data))))
+                }
+                Some(Step::Trailers) => Some(Ok(Frame::trailers(trailers()))),
+                Some(Step::Error) => {
+                    self.ended = true;
+                    Some(Err("the disk is gone".into()))
+                }
+                None => {
+                    self.ended = true;
+                    None
+                }
+            })
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            self.length.map_or_else(SizeHint::new, SizeHint::with_exact)
+        }
+    }
+
+    fn trailers() -> HeaderMap {
+        HeaderMap::from_iter([("digest".parse().unwrap(), "abc".parse().unwrap())])
+    }
+
+    fn scripted(steps: &[Step]) -> Scripted {
+        Scripted {
+            steps: steps.iter().cloned().collect(),
+            ended: false,
+            polls: Arc::default(),
+            gate: Arc::default(),
+            length: None,
+        }
+    }
+
+    fn body(steps: &[Step], limit: usize) -> Script {
+        ReplayBody::new(scripted(steps), limit)
+    }
+
+    /// A body whose gates the test opens one by one.
+    fn gated(steps: &[Step], limit: usize) -> (Script, Arc<AtomicUsize>) {
+        let source = scripted(steps);
+        let gate = Arc::clone(&source.gate);
+        (ReplayBody::new(source, limit), gate)
+    }
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Wakes {
+        fn count(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    type Frames = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
+
+    fn poll<B: Body<Data = Bytes, Error: Into<BoxError>>>(body: &mut ReplayBody<B>) -> Frames {
+        Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn poll_with<B>(body: &mut ReplayBody<B>, wakes: &Arc<Wakes>) -> Frames
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>>,
+    {
+        let waker = Waker::from(Arc::clone(wakes));
+        Pin::new(body).poll_frame(&mut Context::from_waker(&waker))
+    }
+
+    fn data<B: Body<Data = Bytes, Error: Into<BoxError>>>(body: &mut ReplayBody<B>) -> Bytes {
+        match poll(body) {
+            Poll::Ready(Some(Ok(frame))) => frame.into_data().expect("data"),
+            other => panic!("no data, but {other:?}"),
+        }
+    }
+
+    /// Everything that is left, which has to come without help from outside. What the size hint says on the way has to
+    /// turn out true.
+    fn rest<B: Body<Data = Bytes, Error: Into<BoxError>>>(body: &mut ReplayBody<B>) -> Delivered {
+        let (mut bytes, mut trailers) = (Vec::new(), None);
+        let mut hints = Vec::new();
+        for _ in 0..1_000 {
+            hints.push((bytes.len(), body.size_hint()));
+            let at_end = body.is_end_stream();
+            match poll(body) {
+                Poll::Pending => {}
+                Poll::Ready(Some(Ok(frame))) => {
+                    assert!(!at_end, "the end was announced before {frame:?}");
+                    assert!(trailers.is_none(), "after the trailers came {frame:?}");
+                    match frame.into_data() {
+                        Ok(data) => bytes.extend_from_slice(&data),
+                        Err(frame) => trailers = frame.into_trailers().ok(),
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => return Err(error.to_string()),
+                Poll::Ready(None) => {
+                    for (before, hint) in hints {
+                        let left = u64::try_from(bytes.len() - before).unwrap();
+                        assert!(hint.lower() <= left, "{hint:?} for {left}");
+                        assert!(hint.upper().is_none_or(|upper| upper >= left), "{hint:?} for {left}");
+                    }
+                    return Ok((bytes, trailers));
+                }
+            }
+        }
+        panic!("it does not end");
+    }
+
+    fn content(bytes: &[u8]) -> Delivered {
+        Ok((bytes.to_vec(), None))
+    }
+
+    #[test]
+    fn a_body_that_is_at_hand_is_taken_whole_and_repeats_itself() {
+        let mut first = body(&[Data(b"ab"), Data(b""), Data(b"c"), Trailers], 3);
+        let mut second = first.copy().unwrap();
+        let third = second.copy().unwrap();
+        let all = Ok((b"abc".to_vec(), Some(trailers())));
+        assert_eq!((rest(&mut first), rest(&mut second)), (all.clone(), all.clone()));
+        assert!(third.can_be_sent());
+        assert_eq!(rest(&mut second.copy().unwrap()), all);
+        assert!(first.is_end_stream() && matches!(poll(&mut first), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn an_empty_body_has_no_frames_and_says_so() {
+        for empty in [body(&[], 0), body(&[Data(b"")], 0), body(&[Data(b""), Data(b"")], 9)] {
+            let mut first = empty;
+            assert!(first.is_end_stream());
+            assert_eq!(first.size_hint().exact(), Some(0));
+            assert_eq!(rest(&mut first.copy().unwrap()), content(b""));
+            assert_eq!(rest(&mut first), content(b""));
+        }
+    }
+
+    #[test]
+    fn trailers_alone_are_delivered_before_the_end_is_announced() {
+        let mut first = body(&[Trailers], 0);
+        assert!(!first.is_end_stream());
+        assert_eq!(rest(&mut first), Ok((Vec::new(), Some(trailers()))));
+        assert!(first.is_end_stream());
+    }
+
+    #[test]
+    fn full_bytes_keep_their_exact_size_below_and_above_the_limit() {
+        for limit in [0, 9, 10, 11] {
+            let full = http_body_util::Full::new(Bytes::from_static(b"0123456789"));
+            let mut first = ReplayBody::new(full, limit);
+            assert_eq!(first.size_hint().exact(), Some(10), "limit {limit}");
+            assert_eq!(first.copy().is_some(), limit >= 10, "limit {limit}");
+            assert_eq!(data(&mut first), "0123456789");
+            assert!(first.is_end_stream(), "limit {limit}");
+            assert_eq!(first.size_hint().exact(), Some(0), "limit {limit}");
+        }
+    }
+
+    #[test]
+    fn a_body_of_the_limit_is_kept_and_one_byte_more_is_streamed_once() {
+        let mut fits = body(&[Data(b"ab"), Pause, Data(b"c")], 3);
+        let mut copy = fits.copy().unwrap();
+        assert_eq!(rest(&mut fits), content(b"abc"));
+        drop(fits);
+        assert_eq!(rest(&mut copy), content(b"abc"));
+
+        let mut over = body(&[Data(b"ab"), Pause, Data(b"cd"), Data(b"e"), Trailers], 3);
+        let copy = over.copy().unwrap();
+        assert_eq!(rest(&mut over), Ok((b"abcde".to_vec(), Some(trailers()))));
+        assert!(!copy.can_be_sent() && copy.copy().is_none() && over.copy().is_none());
+    }
+
+    #[test]
+    fn a_body_found_too_long_before_it_is_sent_is_streamed_in_full() {
+        let mut over = body(&[Data(b"ab"), Data(b"cd"), Data(b"e"), Pause, Data(b"f"), Trailers], 3);
+        assert!(over.copy().is_none() && !over.can_be_sent());
+        assert_eq!(rest(&mut over), Ok((b"abcdef".to_vec(), Some(trailers()))));
+    }
+
+    #[test]
+    fn a_limit_of_zero_keeps_nothing_and_sends_everything() {
+        let mut first = body(&[Data(b"a"), Data(b"b")], 0);
+        assert!(first.copy().is_none());
+        assert_eq!(rest(&mut first), content(b"ab"));
+    }
+
+    #[test]
+    fn always_ready_empty_frames_are_read_ahead_only_so_far() {
+        let empty = vec![Data(b""); 10 * FRAMES_AHEAD];
+        let source = scripted(&empty);
+        let polls = Arc::clone(&source.polls);
+        let mut first = ReplayBody::new(source, 1);
+        assert_eq!(polls.load(Ordering::Relaxed), FRAMES_AHEAD);
+        assert_eq!(rest(&mut first), content(b""));
+    }
+
+    #[test]
+    fn memory_is_bounded_by_the_limit_and_one_frame() {
+        const BIG: &[u8] = &[7; 100];
+        let kept = |body: &Script| match &body.content {
+            Content::Whole { whole, .. } => usize::try_from(whole.left(0)).unwrap(),
+            Content::Recorded(reader) => lock(&reader.tape).chunks.iter().map(Bytes::len).sum(),
+        };
+        for limit in [0, 99, 100, 150, 250] {
+            for pause_at in 0..6 {
+                let mut steps = vec![Data(BIG); 6];
+                steps.insert(pause_at, Pause);
+                let mut first = body(&steps, limit);
+                let copy = first.copy();
+                loop {
+                    assert!(kept(&first) <= limit + BIG.len(), "limit {limit}, pause at {pause_at}");
+                    match poll(&mut first) {
+                        Poll::Ready(None) => break,
+                        Poll::Ready(frame) => assert!(frame.is_some_and(|frame| frame.is_ok())),
+                        Poll::Pending => {}
+                    }
+                }
+                assert_eq!(kept(&first), 0, "a body that cannot be sent again is not kept");
+                assert!(copy.is_none_or(|copy| !copy.can_be_sent()));
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_at_once_reaches_the_client_once() {
+        let mut first = body(&[Step::Error], 10);
+        assert!(first.copy().is_none());
+        assert!(!first.is_end_stream());
+        assert_eq!(rest(&mut first), Err("the disk is gone".to_owned()));
+        assert!(matches!(poll(&mut first), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn an_error_on_the_way_reaches_the_client_after_the_data_before_it() {
+        for pause in [None, Some(Pause)] {
+            let steps: Vec<_> = [Data(b"ab")].into_iter().chain(pause).chain([Step::Error]).collect();
+            let mut first = body(&steps, 10);
+            assert_eq!(data(&mut first), "ab");
+            assert_eq!(rest(&mut first), Err("the disk is gone".to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_copy_of_a_body_that_broke_on_the_way_fails_and_is_not_cut_short() {
+        let mut first = body(&[Data(b"ab"), Pause, Step::Error], 10);
+        let mut copy = first.copy().unwrap();
+        assert!(rest(&mut first).is_err());
+        assert!(!copy.can_be_sent());
+        drop(first);
+        assert_eq!(rest(&mut copy), Err(ForgottenBody.to_string()));
+    }
+
+    #[test]
+    fn a_copy_goes_on_where_the_first_was_dropped() {
+        let steps = [Data(b"a"), Pause, Data(b"b"), Data(b"c"), Pause, Data(b"d"), Trailers];
+        for read in 0..4 {
+            let mut first = body(&steps, 10);
+            let mut copy = first.copy().unwrap();
+            let mut third = copy.copy().unwrap();
+            for _ in 0..read {
+                while poll(&mut first).is_pending() {}
+            }
+            drop(first);
+            let all = Ok((b"abcd".to_vec(), Some(trailers())));
+            assert_eq!(rest(&mut copy), all, "after {read} frames");
+            assert_eq!(rest(&mut third), all, "after {read} frames");
+        }
+    }
+
+    #[test]
+    fn trailers_that_were_recorded_come_exactly_once_with_each_attempt() {
+        let mut first = body(&[Pause, Data(b"a"), Trailers, Pause], 10);
+        let mut second = first.copy().unwrap();
+        let mut third = second.copy().unwrap();
+        while !matches!(poll(&mut first), Poll::Ready(Some(Ok(frame))) if frame.is_trailers()) {}
+        drop(first);
+        let all = Ok((b"a".to_vec(), Some(trailers())));
+        assert_eq!(rest(&mut second), all);
+        drop(second);
+        assert_eq!(rest(&mut third), all);
+    }
+
+    #[test]
+    fn a_copy_waits_for_the_first_and_is_woken_when_that_is_dropped() {
+        let (mut first, gate) = gated(&[Data(b"a"), Gate, Data(b"b")], 10);
+        let mut copy = first.copy().unwrap();
+        assert_eq!(data(&mut first), "a");
+        assert!(poll(&mut first).is_pending());
+
+        let (old, new) = (Arc::new(Wakes::default()), Arc::new(Wakes::default()));
+        assert!(poll_with(&mut copy, &old).is_ready());
+        assert!(poll_with(&mut copy, &old).is_pending());
+        assert!(poll_with(&mut copy, &new).is_pending());
+        gate.store(1, Ordering::Relaxed);
+        drop(first);
+        assert!(new.count() > 0, "the waker of the last poll is woken");
+        assert_eq!(rest(&mut copy), content(b"b"));
+    }
+
+    #[test]
+    fn a_copy_that_waits_follows_what_the_first_reads() {
+        let (mut first, gate) = gated(&[Gate, Data(b"a"), Gate], 10);
+        let mut copy = first.copy().unwrap();
+        let wakes = Arc::new(Wakes::default());
+        assert!(poll(&mut first).is_pending());
+        assert!(poll_with(&mut copy, &wakes).is_pending());
+
+        gate.store(1, Ordering::Relaxed);
+        assert_eq!(data(&mut first), "a");
+        assert_eq!(wakes.count(), 1);
+        assert_eq!(data(&mut copy), "a");
+
+        assert!(poll_with(&mut copy, &wakes).is_pending());
+        gate.store(1, Ordering::Relaxed);
+        assert_eq!(rest(&mut first), content(b""));
+        assert_eq!(wakes.count(), 2, "the end is news, though the first is still held");
+        assert_eq!(rest(&mut copy), content(b""));
+    }
+
+    #[test]
+    fn a_copy_that_waits_while_the_first_goes_over_the_limit_fails() {
+        let (mut first, gate) = gated(&[Data(b"a"), Gate, Data(b"b"), Data(b"cd"), Gate, Data(b"e")], 2);
+        let mut copy = first.copy().unwrap();
+        let wakes = Arc::new(Wakes::default());
+        assert_eq!(data(&mut first), "a");
+        assert!(poll(&mut first).is_pending());
+        assert_eq!(data(&mut copy), "a");
+        assert!(poll_with(&mut copy, &wakes).is_pending());
+
+        gate.store(1, Ordering::Relaxed);
+        assert_eq!(data(&mut first), "b");
+        assert_eq!(data(&mut first), "cd");
+        assert!(wakes.count() > 0);
+        gate.store(1, Ordering::Relaxed);
+        drop(first);
+        assert_eq!(rest(&mut copy), Err(ForgottenBody.to_string()));
+        assert!(poll(&mut copy).is_ready_and_err(), "it stays failed");
+    }
+
+    trait IsError {
+        fn is_ready_and_err(&self) -> bool;
+    }
+
+    impl IsError for Frames {
+        fn is_ready_and_err(&self) -> bool {
+            matches!(self, Poll::Ready(Some(Err(_))))
+        }
+    }
+
+    #[test]
+    fn a_copy_that_is_sent_after_the_first_went_over_the_limit_fails_at_once() {
+        let mut first = body(&[Data(b"a"), Pause, Data(b"bc"), Pause, Data(b"d")], 2);
+        let mut copy = first.copy().unwrap();
+        while !matches!(poll(&mut first), Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(|data| data == "bc"))
+        {
+        }
+        drop(first);
+        assert_eq!(rest(&mut copy), Err(ForgottenBody.to_string()));
+    }
+
+    #[test]
+    fn every_attempt_that_waits_is_woken() {
+        let (mut first, gate) = gated(&[Gate, Data(b"a")], 10);
+        let mut second = first.copy().unwrap();
+        let mut third = second.copy().unwrap();
+        assert!(poll(&mut first).is_pending());
+        let (two, three) = (Arc::new(Wakes::default()), Arc::new(Wakes::default()));
+        assert!(poll_with(&mut second, &two).is_pending());
+        assert!(poll_with(&mut third, &three).is_pending());
+        gate.store(1, Ordering::Relaxed);
+        drop(first);
+        assert!(two.count() > 0 && three.count() > 0);
+        assert_eq!(rest(&mut second), content(b"a"));
+        assert_eq!(rest(&mut third), content(b"a"));
+    }
+
+    #[test]
+    fn a_wait_that_goes_on_keeps_one_waker() {
+        let (mut first, _gate) = gated(&[Gate], 10);
+        let mut copy = first.copy().unwrap();
+        assert!(poll(&mut first).is_pending());
+        let wakes = Arc::new(Wakes::default());
+        for _ in 0..100 {
+            assert!(poll_with(&mut copy, &wakes).is_pending());
+        }
+        drop(first);
+        assert_eq!(wakes.count(), 1);
+    }
+
+    #[test]
+    fn nothing_of_the_content_is_in_the_debug_output() {
+        let first = body(&[Data(b"secret"), Pause], 10);
+        let shown = format!("{first:?} {:?}", body(&[Data(b"secret")], 10));
+        assert!(!shown.contains("secret") && !shown.contains("115"), "{shown}");
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => prop::sample::select(vec![&b""[..], b"a", b"bc", b"def"]).prop_map(Data),
+            3 => Just(Pause),
+        ]
+    }
+
+    /// Data and pauses; then perhaps trailers, and an end or an error.
+    fn script() -> impl Strategy<Value = Vec<Step>> {
+        let end = prop::sample::select(vec![vec![], vec![Trailers], vec![Trailers, Pause], vec![Step::Error]]);
+        (prop::collection::vec(step(), 0..12), end).prop_map(|(steps, end)| [steps, end].concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Three attempts, polled in any order and dropped at any time. Each delivers the content from its beginning:
+        /// all of it, or an error; and it always comes to an end.
+        #[test]
+        fn no_attempt_is_cut_short_or_sees_a_byte_twice(
+            steps in script(),
+            limit in 0_usize..16,
+            exact in any::<bool>(),
+            turns in prop::collection::vec((0_usize..3, 0_u8..12), 0..40),
+        ) {
+            let mut all = Vec::new();
+            let mut source = scripted(&steps);
+            for step in &steps {
+                if let Data(data) = step {
+                    all.extend_from_slice(data);
+                }
+            }
+            let breaks = matches!(steps.last(), Some(Step::Error));
+            let trailing = steps.iter().any(|step| matches!(step, Trailers)).then(trailers);
+            source.length = exact.then(|| u64::try_from(all.len()).unwrap());
+
+            let first = ReplayBody::new(source, limit);
+            let second = first.copy();
+            let third = second.as_ref().and_then(ReplayBody::copy);
+            let mut attempts = [Some(first), second, third];
+            let mut seen: [(Vec<u8>, Option<HeaderMap>, bool); 3] = Default::default();
+            let mut ends: [Option<Result<(), String>>; 3] = Default::default();
+
+            let in_turn = turns.into_iter().chain((0..3).flat_map(|who| (0..200).map(move |_| (who, 1))));
+            for (who, what) in in_turn {
+                let Some(attempt) = &mut attempts[who] else { continue };
+                if what == 0 {
+                    attempts[who] = None;
+                    continue;
+                }
+                if ends[who].is_some() {
+                    continue;
+                }
+                let hint = attempt.size_hint();
+                let left = u64::try_from(all.len() - seen[who].0.len()).unwrap();
+                let at_end = attempt.is_end_stream();
+                prop_assert!(breaks || hint.lower() <= left, "{:?} for {}", hint, left);
+                prop_assert!(breaks || hint.upper().is_none_or(|upper| upper >= left), "{:?} for {}", hint, left);
+                match poll(attempt) {
+                    Poll::Pending => {}
+                    Poll::Ready(Some(Ok(frame))) => {
+                        prop_assert!(!at_end);
+                        match frame.into_data() {
+                            Ok(data) => seen[who].0.extend_from_slice(&data),
+                            Err(frame) => {
+                                prop_assert!(seen[who].1.is_none(), "trailers twice");
+                                seen[who].1 = frame.into_trailers().ok();
+                            }
+                        }
+                        prop_assert!(all.starts_with(&seen[who].0), "{:?} of {:?}", seen[who].0, all);
+                    }
+                    Poll::Ready(Some(Err(error))) => ends[who] = Some(Err(error.to_string())),
+                    Poll::Ready(None) => ends[who] = Some(Ok(())),
+                }
+            }
+            for who in 0..3 {
+                match &ends[who] {
+                    // The end is all of the content, and a body that breaks has none.
+                    Some(Ok(())) => {
+                        prop_assert!(!breaks);
+                        prop_assert_eq!(&seen[who].0, &all);
+                        prop_assert_eq!(&seen[who].1, &trailing);
+                    }
+                    Some(Err(error)) => prop_assert!(breaks || all.len() > limit, "{}", error),
+                    None => prop_assert!(
+                        attempts[who].is_none() || is_waiting_for(&attempts, who),
+                        "attempt {} hangs",
+                        who
+                    ),
+                }
+            }
+        }
+    }
+
+    /// Whether another attempt that is still alive holds the rest.
+    fn is_waiting_for(attempts: &[Option<Script>; 3], who: usize) -> bool {
+        attempts.iter().enumerate().any(|(other, attempt)| {
+            other != who
+                && matches!(attempt, Some(ReplayBody { content: Content::Recorded(reader) }) if reader.source.is_some())
+        })
     }
 }
