@@ -37,6 +37,8 @@ struct Whole {
     first: Bytes,
     more: Option<Arc<[Bytes]>>,
     trailers: Option<Arc<HeaderMap>>,
+    /// Whether its length is told. Not of a body with trailers that did not tell it: HTTP/1.1 would drop them.
+    is_exact: bool,
 }
 
 /// One attempt's place on the tape.
@@ -45,6 +47,7 @@ struct Reader<B> {
     /// The rest of the body, while it is this attempt that reads it.
     source: Option<Pin<Box<B>>>,
     position: usize,
+    sent: u64,
     trailers_sent: bool,
 }
 
@@ -53,6 +56,8 @@ struct Tape<B> {
     chunks: Vec<Bytes>,
     size: usize,
     limit: usize,
+    /// The length that the body announced: every attempt announces the same.
+    length: Option<u64>,
     trailers: Option<HeaderMap>,
     rest: Option<Pin<Box<B>>>,
     /// What the body ended with, until an attempt has passed it on.
@@ -80,6 +85,7 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>>> ReplayBody<B> {
             chunks: Vec::new(),
             size: 0,
             limit,
+            length: body.size_hint().exact(),
             trailers: None,
             rest: None,
             error: None,
@@ -187,6 +193,7 @@ impl<B> Tape<B> {
         let whole = Whole {
             first: chunks.next().unwrap_or_default(),
             more: Some(chunks).filter(|rest| rest.len() > 0).map(Iterator::collect),
+            is_exact: self.length.is_some() || self.trailers.is_none(),
             trailers: self.trailers.map(Arc::new),
         };
         Content::Whole { whole, sent: 0 }
@@ -232,6 +239,7 @@ impl<B> Reader<B> {
             tape,
             source: None,
             position: 0,
+            sent: 0,
             trailers_sent: false,
         }
     }
@@ -279,6 +287,7 @@ where
         }
         if let Some(chunk) = tape.chunks.get(self.position) {
             self.position += 1;
+            self.sent += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
             return Poll::Ready(Ok(Some(Frame::data(chunk.clone()))));
         }
         if let Some(trailers) = tape.trailers.clone().filter(|_| !self.trailers_sent) {
@@ -360,7 +369,8 @@ where
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Whole { whole, sent } => SizeHint::with_exact(whole.left(*sent)),
+            Content::Whole { whole, sent } if whole.is_exact => SizeHint::with_exact(whole.left(*sent)),
+            Content::Whole { whole, sent } => at_least(whole.left(*sent)),
             Content::Recorded(reader) => reader.size_hint(),
         }
     }
@@ -372,19 +382,27 @@ impl<B: Body> Reader<B> {
             return source.size_hint();
         }
         let tape = lock(&self.tape);
+        if let Some(length) = tape.length {
+            return SizeHint::with_exact(length.saturating_sub(self.sent));
+        }
         let recorded: usize = tape.chunks.iter().skip(self.position).map(Bytes::len).sum();
         let recorded = u64::try_from(recorded).unwrap_or(u64::MAX);
-        let mut hint = match (&tape.rest, tape.state) {
-            (_, State::Complete) => SizeHint::with_exact(0),
-            (Some(rest), _) => rest.size_hint(),
-            (None, _) => SizeHint::new(),
-        };
-        if let Some(upper) = hint.upper() {
-            hint.set_upper(upper.saturating_add(recorded));
+        if tape.state == State::Complete && tape.trailers.is_none() {
+            return SizeHint::with_exact(recorded);
         }
-        hint.set_lower(hint.lower().saturating_add(recorded));
+        let rest = tape.rest.as_ref().map_or_else(SizeHint::new, Body::size_hint);
+        let mut hint = at_least(recorded.saturating_add(rest.lower()));
+        if let Some(upper) = rest.upper().filter(|_| tape.trailers.is_none()) {
+            hint.set_upper(recorded.saturating_add(upper));
+        }
         hint
     }
+}
+
+fn at_least(bytes: u64) -> SizeHint {
+    let mut hint = SizeHint::new();
+    hint.set_lower(bytes);
+    hint
 }
 
 impl<B> fmt::Debug for ReplayBody<B> {
@@ -849,6 +867,35 @@ mod tests {
         }
         drop(first);
         assert_eq!(wakes.count(), 1);
+    }
+
+    #[test]
+    fn a_copy_announces_the_length_that_the_first_announced() {
+        let mut source = scripted(&[Data(b"ab"), Pause, Data(b"cd"), Pause, Data(b"e")]);
+        source.length = Some(5);
+        let mut first = ReplayBody::new(source, 10);
+        let mut copy = first.copy().unwrap();
+        assert_eq!(first.size_hint().exact(), Some(5));
+        assert_eq!((data(&mut first), first.size_hint().exact()), ("ab".into(), Some(3)));
+        while poll(&mut first).is_pending() {}
+        assert_eq!(first.size_hint().exact(), Some(1));
+        assert_eq!(copy.size_hint().exact(), Some(5), "while the first still reads");
+        assert_eq!((data(&mut copy), copy.size_hint().exact()), ("ab".into(), Some(3)));
+        drop(first);
+        assert_eq!(copy.size_hint().exact(), Some(3));
+        assert_eq!(rest(&mut copy), content(b"cde"));
+    }
+
+    #[test]
+    fn trailers_keep_a_body_of_unknown_length_without_one() {
+        // HTTP/1.1 has trailers only where it has no Content-Length, and an exact size makes one.
+        let at_hand = body(&[Data(b"ab"), Trailers], 10);
+        assert_eq!((at_hand.size_hint().lower(), at_hand.size_hint().upper()), (2, None));
+
+        let mut first = body(&[Data(b"ab"), Pause, Trailers], 10);
+        let copy = first.copy().unwrap();
+        assert!(rest(&mut first).is_ok());
+        assert_eq!((copy.size_hint().lower(), copy.size_hint().upper()), (2, None));
     }
 
     #[test]
