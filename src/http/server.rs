@@ -80,7 +80,8 @@ impl<B: From<Bytes>> Respond<B> for ByKind {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         if let Some(retry_after) = rejected.retry_after() {
             // Rounded up: a client that comes back a moment too early is rejected again.
-            let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+            let rounded_up = u64::from(retry_after.subsec_nanos() > 0);
+            let seconds = retry_after.as_secs().saturating_add(rounded_up);
             headers.insert(RETRY_AFTER, seconds.into());
         }
         response
@@ -276,5 +277,48 @@ fn polled_after_completion<T>() -> Poll<T> {
 impl<F, R> fmt::Debug for ServerFuture<F, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerFuture").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn answer(rejected: Rejected) -> Response<Bytes> {
+        ByKind { statuses: Vec::new() }.respond(rejected)
+    }
+
+    #[test]
+    fn each_kind_has_its_status() {
+        let second = Duration::from_secs(1);
+        for (rejected, status, retry_after) in [
+            (Rejected::timed_out("x", second), 504, None),
+            (Rejected::circuit_open("x", second), 503, Some("1")),
+            (Rejected::bulkhead_full("x"), 503, None),
+            (Rejected::queue_timed_out("x", second), 503, None),
+        ] {
+            let line = format!("{rejected}\n");
+            let response = answer(rejected);
+            assert_eq!(response.status(), status, "{line}");
+            let header = response.headers().get(RETRY_AFTER);
+            assert_eq!(header.map(|value| value.to_str().unwrap()), retry_after, "{line}");
+            assert_eq!(response.into_body(), line);
+        }
+    }
+
+    #[test]
+    fn the_time_until_a_retry_is_rounded_up_at_any_size() {
+        for (retry_after, header) in [
+            (Duration::ZERO, "0"),
+            (Duration::from_nanos(1), "1"),
+            (Duration::from_millis(1_500), "2"),
+            (Duration::from_secs(2), "2"),
+            (Duration::MAX, "18446744073709551615"),
+        ] {
+            let response = answer(Rejected::circuit_open("x", retry_after));
+            assert_eq!(response.headers()[RETRY_AFTER], header);
+        }
     }
 }
