@@ -21,7 +21,7 @@ pub(crate) async fn run(server: &Server, client: &Client) -> Result<[Column; 2],
     // The policies are plain values. They are made once, and both stacks below share them.
     let fallback = Fallback::builder()
         // A 503 that is left after the last attempt is to be answered for as well, not only errors.
-        .classifier(http::ByStatus::new())
+        .classifier(http::ByStatus::default())
         .on_event(count::fallback)
         .from_outcome(|_: Result<Response, ClientError>| async { Ok::<_, ClientError>(cached_answer()) });
     let total = Timeout::total(Duration::from_secs(2)).on_event(count::total_timeout);

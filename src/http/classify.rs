@@ -28,22 +28,21 @@ use crate::{ByError, Classify, ExchangeErrors, Verdict};
 /// use http::{Response, StatusCode};
 /// use steadfast::{Classify, Verdict, http::ByStatus};
 ///
-/// let judge = ByStatus::new().treat(StatusCode::CONFLICT, Verdict::TRANSIENT);
+/// let judge = ByStatus::default().treat(StatusCode::CONFLICT, Verdict::TRANSIENT);
 /// let mut response = Response::new(());
 /// *response.status_mut() = StatusCode::CONFLICT;
 /// assert_eq!(judge.classify(Ok::<_, &std::io::Error>(&response)), Verdict::TRANSIENT);
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ByStatus<C = ByError> {
     exceptions: Vec<(StatusCode, Verdict)>,
     errors: C,
 }
 
-impl ByStatus {
-    /// Judges errors by [`ByError`].
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+/// Judges errors by [`ByError`]. Not for any other `C`: which one is meant could not be inferred.
+impl Default for ByStatus {
+    fn default() -> Self {
+        Self::with_errors(ByError)
     }
 }
 
@@ -130,18 +129,17 @@ where
 ///
 /// An HTTP status other than 200 comes from something in between, and is judged as [`ByStatus`] does. A status that is
 /// sent in the trailers, after the body, is not seen: that is where a streaming response has it. A server that fails
-/// at once sends it in the head. Its `grpc-retry-pushback-ms` (gRFC A6) is followed as `Retry-After` is; a negative
-/// one forbids the retry.
-#[derive(Clone, Copy, Debug, Default)]
+/// at once sends it in the head. Its `grpc-retry-pushback-ms` (gRFC A6) is followed as `Retry-After` is; one that is
+/// negative or cannot be read forbids the retry.
+#[derive(Clone, Copy, Debug)]
 pub struct ByGrpcStatus<C = ByError> {
     errors: C,
 }
 
-impl ByGrpcStatus {
-    /// Judges errors by [`ByError`].
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+/// Judges errors by [`ByError`].
+impl Default for ByGrpcStatus {
+    fn default() -> Self {
+        Self::with_errors(ByError)
     }
 }
 
@@ -180,13 +178,14 @@ impl<C, D> ExchangeErrors<D> for ByGrpcStatus<C> {
     }
 }
 
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
 fn by_grpc_status(headers: &HeaderMap) -> Verdict {
     let number = |name| headers.get(name)?.to_str().ok()?.trim().parse::<i64>().ok();
-    let pushback = number("grpc-retry-pushback-ms");
-    let retry_after = pushback
+    let retry_after = number(PUSHBACK)
         .and_then(|ms| u64::try_from(ms).ok())
         .map(Duration::from_millis);
-    let forbidden = pushback.is_some() && retry_after.is_none();
+    let forbidden = headers.contains_key(PUSHBACK) && retry_after.is_none();
     match number("grpc-status") {
         Some(8 | 14 | 4 | 10) if forbidden => Verdict::Permanent,
         Some(8) => Verdict::Overloaded { retry_after },
@@ -194,5 +193,195 @@ fn by_grpc_status(headers: &HeaderMap) -> Verdict {
         Some(2 | 13 | 15) => Verdict::Permanent,
         Some(1) => Verdict::Ignored,
         _ => Verdict::Success,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use http::Response;
+
+    use super::*;
+    use crate::{BoxedErrors, Rejected};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn response(status: u16, headers: &[(&'static str, &str)]) -> Response<()> {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        for (name, value) in headers {
+            response.headers_mut().append(*name, value.parse().unwrap());
+        }
+        response
+    }
+
+    fn judge(judge: &impl Classify<Response<()>, io::Error>, response: &Response<()>) -> Verdict {
+        judge.classify(Ok(response))
+    }
+
+    fn grpc(headers: &[(&'static str, &str)]) -> Verdict {
+        judge(&ByGrpcStatus::default(), &response(200, headers))
+    }
+
+    #[test]
+    fn every_status_has_its_verdict() {
+        for status in 100..=599 {
+            let expected = match status {
+                429 | 503 => Verdict::OVERLOADED,
+                408 | 500 | 502 | 504 => Verdict::TRANSIENT,
+                501 | 505..=599 => Verdict::Permanent,
+                _ => Verdict::Success,
+            };
+            assert_eq!(
+                judge(&ByStatus::default(), &response(status, &[])),
+                expected,
+                "{status}"
+            );
+        }
+        for status in [600, 999] {
+            assert_eq!(judge(&ByStatus::default(), &response(status, &[])), Verdict::Success);
+        }
+    }
+
+    #[test]
+    fn what_is_retried_follows_retry_after_and_the_rest_does_not() {
+        for status in 100..=599 {
+            let plain = judge(&ByStatus::default(), &response(status, &[]));
+            let hinted = judge(&ByStatus::default(), &response(status, &[("retry-after", "1")]));
+            let expected = match plain {
+                Verdict::Transient { .. } => Verdict::Transient {
+                    retry_after: Some(SECOND),
+                },
+                Verdict::Overloaded { .. } => Verdict::Overloaded {
+                    retry_after: Some(SECOND),
+                },
+                decided => decided,
+            };
+            assert_eq!(hinted, expected, "{status}");
+        }
+        let nonsense = response(503, &[("retry-after", "soon")]);
+        assert_eq!(judge(&ByStatus::default(), &nonsense), Verdict::OVERLOADED);
+    }
+
+    #[test]
+    fn an_exception_holds_for_its_status_and_the_last_one_counts() {
+        let by_status = ByStatus::default()
+            .treat(StatusCode::CONFLICT, Verdict::Permanent)
+            .treat(StatusCode::CONFLICT, Verdict::TRANSIENT)
+            .treat(StatusCode::SERVICE_UNAVAILABLE, Verdict::Success);
+        let hint = [("retry-after", "1")];
+        assert_eq!(judge(&by_status, &response(409, &[])), Verdict::TRANSIENT);
+        assert_eq!(judge(&by_status, &response(409, &hint)).retry_after(), Some(SECOND));
+        assert_eq!(judge(&by_status, &response(503, &hint)), Verdict::Success);
+        assert_eq!(judge(&by_status, &response(500, &[])), Verdict::TRANSIENT);
+    }
+
+    #[test]
+    fn an_exception_that_names_a_time_keeps_it() {
+        let verdict = Verdict::Overloaded {
+            retry_after: Some(5 * SECOND),
+        };
+        let by_status = ByStatus::default().treat(StatusCode::CONFLICT, verdict);
+        assert_eq!(judge(&by_status, &response(409, &[("retry-after", "1")])), verdict);
+    }
+
+    #[test]
+    fn errors_are_judged_by_the_inner_classifier_and_exceptions_survive_its_exchange() {
+        let judges = ByStatus::default().treat(StatusCode::CONFLICT, Verdict::TRANSIENT);
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert_eq!(judges.classify(Err::<&Response<()>, _>(&denied)), Verdict::Permanent);
+
+        type BoxError = Box<dyn Error + Send + Sync>;
+        let judges = judges.exchange_errors(BoxedErrors);
+        let (conflict, boxed) = (response(409, &[]), BoxError::from(denied));
+        assert_eq!(judges.classify(Ok::<_, &BoxError>(&conflict)), Verdict::TRANSIENT);
+        assert_eq!(judges.classify(Err::<&Response<()>, _>(&boxed)), Verdict::Permanent);
+        let rejected: BoxError = Rejected::bulkhead_full("x").into();
+        let seen = Classify::<Response<()>, _>::as_error(&judges, &rejected).unwrap();
+        assert!(Rejected::find(seen).is_some());
+    }
+
+    #[test]
+    fn every_grpc_status_has_its_verdict() {
+        for (code, expected) in [
+            (0, Verdict::Success),
+            (1, Verdict::Ignored),
+            (2, Verdict::Permanent),
+            (3, Verdict::Success),
+            (4, Verdict::TRANSIENT),
+            (5, Verdict::Success),
+            (6, Verdict::Success),
+            (7, Verdict::Success),
+            (8, Verdict::OVERLOADED),
+            (9, Verdict::Success),
+            (10, Verdict::TRANSIENT),
+            (11, Verdict::Success),
+            (12, Verdict::Success),
+            (13, Verdict::Permanent),
+            (14, Verdict::TRANSIENT),
+            (15, Verdict::Permanent),
+            (16, Verdict::Success),
+            (17, Verdict::Success),
+            (-1, Verdict::Success),
+        ] {
+            assert_eq!(grpc(&[("grpc-status", &code.to_string())]), expected, "{code}");
+        }
+        assert_eq!(grpc(&[]), Verdict::Success);
+        for nonsense in ["", "unavailable", "14.0", "99999999999999999999"] {
+            assert_eq!(grpc(&[("grpc-status", nonsense)]), Verdict::Success, "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn an_http_status_in_front_of_grpc_is_judged_as_one() {
+        let unavailable = [("grpc-status", "14"), ("retry-after", "1")];
+        for (status, expected) in [
+            (
+                503,
+                Verdict::Overloaded {
+                    retry_after: Some(SECOND),
+                },
+            ),
+            (
+                502,
+                Verdict::Transient {
+                    retry_after: Some(SECOND),
+                },
+            ),
+            (404, Verdict::Success),
+            (501, Verdict::Permanent),
+        ] {
+            assert_eq!(
+                judge(&ByGrpcStatus::default(), &response(status, &unavailable)),
+                expected,
+                "{status}"
+            );
+        }
+    }
+
+    #[test]
+    fn grpc_pushback_names_the_time() {
+        let retry_after = Some(Duration::from_millis(250));
+        let pushed = |status| grpc(&[("grpc-status", status), ("grpc-retry-pushback-ms", "250")]);
+        for status in ["4", "10", "14"] {
+            assert_eq!(pushed(status), Verdict::Transient { retry_after }, "{status}");
+        }
+        assert_eq!(pushed("8"), Verdict::Overloaded { retry_after });
+        assert_eq!(pushed("0"), Verdict::Success);
+        assert_eq!(pushed("13"), Verdict::Permanent);
+        assert_eq!(pushed("1"), Verdict::Ignored);
+    }
+
+    #[test]
+    fn grpc_pushback_that_is_negative_or_cannot_be_read_forbids_the_retry() {
+        for value in ["-1", "-9223372036854775808", "", "soon", "1.5", "99999999999999999999"] {
+            for status in ["4", "8", "10", "14"] {
+                let verdict = grpc(&[("grpc-status", status), ("grpc-retry-pushback-ms", value)]);
+                assert_eq!(verdict, Verdict::Permanent, "{status}, {value:?}");
+            }
+            let fine = grpc(&[("grpc-status", "0"), ("grpc-retry-pushback-ms", value)]);
+            assert_eq!(fine, Verdict::Success);
+        }
     }
 }

@@ -57,7 +57,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub fn retry() -> RetryBuilder<ByStatus, HttpReplay> {
     Retry::builder()
         .name("http retry")
-        .classifier(ByStatus::new())
+        .classifier(ByStatus::default())
         .budget(&RetryBudget::default())
         .replay(HttpReplay {
             body_limit: DEFAULT_BODY_LIMIT,
@@ -135,7 +135,7 @@ impl<C> RetryBuilder<C, HttpReplay> {
     /// Judges gRPC responses: see [`ByGrpcStatus`]. Every gRPC call is a POST: say with
     /// [`retry_unsafe`](Self::retry_unsafe) which may be repeated.
     pub fn grpc(self) -> RetryBuilder<ByGrpcStatus, HttpReplay> {
-        self.classifier(ByGrpcStatus::new())
+        self.classifier(ByGrpcStatus::default())
     }
 }
 
