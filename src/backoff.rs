@@ -567,9 +567,12 @@ mod tests {
             Jitter::Proportional(0.3),
             Jitter::Additive(300 * MS),
         ];
-        let combine = |backoff: Backoff| match jitters_itself(&backoff) {
-            true => vec![backoff],
-            false => jitters.map(|jitter| backoff.clone().jitter(jitter)).to_vec(),
+        let combine = |backoff: Backoff| {
+            if jitters_itself(&backoff) {
+                vec![backoff]
+            } else {
+                jitters.map(|jitter| backoff.clone().jitter(jitter)).to_vec()
+            }
         };
         schedules(base).into_iter().flat_map(combine).collect()
     }
@@ -591,7 +594,7 @@ mod tests {
                 let drawn: Vec<_> = backoff.delays(seed).unwrap().skip(20).take(20).collect();
                 let (low, high) = (drawn.iter().min().unwrap(), drawn.iter().max().unwrap());
                 assert!(*high <= 4 * S, "{backoff:?}: {high:?}");
-                assert!(*high - *low > 50 * MS, "{backoff:?}: from {low:?} to {high:?}");
+                assert!(*high > *low + 50 * MS, "{backoff:?}: from {low:?} to {high:?}");
             }
         }
     }
@@ -744,7 +747,7 @@ mod tests {
     fn a_cap_is_not_below_the_base() {
         for backoff in schedules(S) {
             assert!(backoff.clone().max_delay(S).check(&POLICY).is_ok());
-            let (setting, text) = rejected(&backoff.max_delay(S - Duration::from_nanos(1)));
+            let (setting, text) = rejected(&backoff.max_delay(Duration::from_nanos(999_999_999)));
             assert_eq!(setting, "max_delay");
             assert!(text.ends_with("at least 1s, the base of the backoff"), "{text}");
         }

@@ -263,7 +263,7 @@ impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let policy = self.policy();
         match self.reason.why {
-            Why::TimedOut { .. } => write!(f, "timeout `{policy}` elapsed"),
+            Why::TimedOut { .. } => write!(f, "timed out at `{policy}`"),
             Why::CircuitOpen { .. } => write!(f, "circuit breaker `{policy}` is open"),
             Why::BulkheadFull => write!(f, "bulkhead `{policy}` is full"),
             Why::QueueTimedOut { .. } => write!(f, "bulkhead `{policy}` had no permit in time"),

@@ -125,7 +125,7 @@ async fn anyhow() {
         assert_eq!(Rejected::find(error.as_ref()).unwrap().kind(), RejectedKind::TimedOut);
         assert_eq!(
             format!("{error:#}"),
-            "charging the card: timeout `attempt timeout` elapsed: no answer within 50ms"
+            "charging the card: timed out at `attempt timeout`: no answer within 50ms"
         );
     }
 }
@@ -400,4 +400,25 @@ fn nothing_asks_for_more_than_it_needs() {
             .service(service)
     }
     let _ = layered::<_, u32>(service_fn(|_: u32| async { Ok::<_, ApiError>(()) }));
+}
+
+#[tokio::test]
+async fn an_erased_fallback_has_a_type_that_can_be_written_down() {
+    use steadfast::fallback::ErasedHandler;
+    struct Client {
+        fallback: Fallback<ErasedHandler<u32, ApiError>, steadfast::Erased<u32, ApiError>>,
+    }
+    let declined = |error: &ApiError| matches!(error, ApiError::Declined);
+    let answer = |_: ApiError| async { Ok::<_, ApiError>(7) };
+    let fallback = Fallback::builder().fallback_if(declined).from_error_async(answer);
+    let client = Client {
+        fallback: fallback.erased(),
+    };
+    let call = |error| client.fallback.call(async { Err(error) });
+    assert_eq!(call(ApiError::Declined).await.unwrap(), 7);
+    assert!(matches!(
+        call(ApiError::NoSuchCard(1)).await,
+        Err(ApiError::NoSuchCard(1))
+    ));
+    assert_eq!(call(Rejected::bulkhead_full("lanes").into()).await.unwrap(), 7);
 }

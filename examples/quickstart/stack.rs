@@ -4,7 +4,6 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use reqwest::{Client, Request, Response};
-use steadfast::fallback::Fallback;
 use steadfast::retry::RetryBudget;
 use steadfast::timeout::Timeout;
 use steadfast::{Backoff, Error, http};
@@ -19,9 +18,8 @@ type ClientError = Error<reqwest::Error>;
 
 pub(crate) async fn run(server: &Server, client: &Client) -> Result<[Column; 2], Box<dyn StdError>> {
     // The policies are plain values. They are made once, and both stacks below share them.
-    let fallback = Fallback::builder()
-        // A 503 that is left after the last attempt is to be answered for as well, not only errors.
-        .classifier(http::ByStatus::default())
+    // It answers for a 503 that is left after the last attempt as well, not only for errors.
+    let fallback = http::fallback()
         .on_event(count::fallback)
         .from_outcome(|_: Result<Response, ClientError>| async { Ok::<_, ClientError>(cached_answer()) });
     let total = Timeout::total(Duration::from_secs(2)).on_event(count::total_timeout);

@@ -10,4 +10,6 @@ pub use event::{Event, Outcome};
 pub use future::ResponseFuture;
 pub use layer::FallbackService;
 pub use policy::{EveryError, Failures, Fallback, FallbackBuilder};
-pub use recover::{FromError, FromErrorAsync, FromOutcome, FromRequest, Oneshot, OtherService, Recover, Value};
+pub use recover::{
+    ErasedHandler, FromError, FromErrorAsync, FromOutcome, FromRequest, Oneshot, OtherService, Recover, Value,
+};

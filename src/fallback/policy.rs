@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use super::event::{Event, Telemetry};
 use super::future::ResponseFuture;
-use super::recover::{FromError, FromErrorAsync, FromOutcome, FromRequest, OtherService, Recover, Value};
+use super::recover::{
+    ErasedHandler, FromError, FromErrorAsync, FromOutcome, FromRequest, OtherService, Recover, Value,
+};
 use crate::outcome::Judgement;
 use crate::rejected::Name;
 use crate::{AnyError, BoxedErrors, ByError, Classify, Erased, ErrorPredicate, ExchangeErrors, OutcomeFn, Verdict};
@@ -185,6 +187,41 @@ impl<H, C, M> Fallback<H, C, M> {
     }
 }
 
+impl<H, C> Fallback<H, C> {
+    /// The same policy under a type that can be written down: for a field of a struct.
+    ///
+    /// Not for an answer that needs the request. The answer is boxed, when it is needed.
+    #[must_use]
+    pub fn erased<T, E>(&self) -> Fallback<ErasedHandler<T, E>, Erased<T, E>>
+    where
+        C: Classify<T, E> + Send + Sync + 'static,
+        H: Recover<(), T, E, E, Kept = (), Future: Send + 'static> + Send + Sync + 'static,
+    {
+        Fallback {
+            core: Arc::new(Core {
+                handler: ErasedHandler::new(Arc::clone(&self.core)),
+                judgement: Judgement {
+                    classifier: Erased::new(Arc::clone(&self.core)),
+                    judge_rejections: self.core.judgement.judge_rejections,
+                },
+                telemetry: self.core.telemetry.clone(),
+            }),
+            mode: PhantomData,
+        }
+    }
+}
+
+/// The classifier alone, for the erased form.
+impl<T, E, H, C: Classify<T, E>> Classify<T, E> for Core<H, C> {
+    fn classify(&self, result: Result<&T, &E>) -> Verdict {
+        self.judgement.classify(result)
+    }
+
+    fn as_error<'e>(&self, error: &'e E) -> Option<&'e (dyn std::error::Error + 'static)> {
+        self.judgement.as_error(error)
+    }
+}
+
 /// Builds a [`Fallback`]; the answer is named last.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until the answer is named"]
@@ -296,14 +333,6 @@ impl<C> FallbackBuilder<C> {
     pub fn judge_rejections(mut self) -> Self {
         self.judgement.judge_rejections = true;
         self
-    }
-
-    /// The same policy under a type whose classifier can be written down: for a field of a struct.
-    pub fn erased<T, E>(self) -> FallbackBuilder<Erased<T, E>>
-    where
-        C: Classify<T, E> + Send + Sync + 'static,
-    {
-        self.map_classifier(|classifier| Erased::new(Arc::new(classifier)))
     }
 
     fn with<H>(self, handler: H) -> Fallback<H, C> {

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::future::{Ready, ready};
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
 use tower_service::Service;
+
+use super::policy::Core;
 
 /// Answers for a call that failed.
 ///
@@ -168,6 +170,56 @@ where
             service: self.service(),
             request: Some(request),
         })
+    }
+}
+
+/// Answers as another handler does, behind a type that names the result alone; made by
+/// [`Fallback::erased`](super::Fallback::erased).
+pub struct ErasedHandler<T, E, X = E>(Arc<dyn AnyHandler<T, E, X>>);
+
+type BoxFuture<T, X> = Pin<Box<dyn Future<Output = Result<T, X>> + Send>>;
+
+/// A handler that keeps nothing of the request.
+trait AnyHandler<T, E, X>: Send + Sync {
+    fn recover(&self, failed: Result<T, E>) -> Result<BoxFuture<T, X>, T>;
+}
+
+impl<T, E, X> ErasedHandler<T, E, X> {
+    pub(crate) fn new<H, C>(core: Arc<Core<H, C>>) -> Self
+    where
+        H: Recover<(), T, E, X, Kept = (), Future: Send + 'static> + Send + Sync + 'static,
+        C: Send + Sync + 'static,
+    {
+        Self(core)
+    }
+}
+
+impl<T, E, X, H, C> AnyHandler<T, E, X> for Core<H, C>
+where
+    H: Recover<(), T, E, X, Kept = (), Future: Send + 'static> + Send + Sync,
+    C: Send + Sync,
+{
+    fn recover(&self, failed: Result<T, E>) -> Result<BoxFuture<T, X>, T> {
+        let recovery: BoxFuture<T, X> = Box::pin(self.handler.recover(failed, ())?);
+        Ok(recovery)
+    }
+}
+
+impl<Req, T, E, X> Recover<Req, T, E, X> for ErasedHandler<T, E, X> {
+    type Kept = ();
+    type Future = BoxFuture<T, X>;
+
+    #[inline]
+    fn keep(&self, _: &Req) {}
+
+    fn recover(&self, failed: Result<T, E>, (): ()) -> Result<Self::Future, T> {
+        self.0.recover(failed)
+    }
+}
+
+impl<T, E, X> fmt::Debug for ErasedHandler<T, E, X> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ErasedHandler")
     }
 }
 

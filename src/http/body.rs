@@ -547,8 +547,7 @@ mod tests {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
-        let waker = Waker::from(Arc::clone(wakes));
-        Pin::new(body).poll_frame(&mut Context::from_waker(&waker))
+        Pin::new(body).poll_frame(&mut Context::from_waker(&Waker::from(Arc::clone(wakes))))
     }
 
     fn data<B: Body<Data = Bytes, Error: Into<BoxError>>>(body: &mut ReplayBody<B>) -> Bytes {

@@ -8,6 +8,8 @@ use http::{HeaderMap, StatusCode};
 use super::client::{ClientError, client_error};
 use super::head::HttpResponse;
 use super::retry_after::retry_after;
+#[cfg(feature = "fallback")]
+use crate::fallback::{Fallback, FallbackBuilder};
 use crate::{ByError, Classify, ExchangeErrors, Verdict};
 
 /// Judges HTTP responses by status, and reads their `Retry-After`.
@@ -84,6 +86,29 @@ impl<C, D> ExchangeErrors<D> for ByStatus<C> {
             errors,
         }
     }
+}
+
+/// A fallback for HTTP: it answers for errors, and for responses that are failures [by status](ByStatus) too.
+///
+/// # Examples
+///
+/// ```
+/// use ::http::{Response, StatusCode};
+/// use steadfast::http;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// let fallback = http::fallback().from_outcome(|_| async { Ok(Response::new("yesterday's news")) });
+/// let mut overloaded = Response::new("");
+/// *overloaded.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+/// let answer = fallback.call(async { Ok::<_, std::io::Error>(overloaded) }).await?;
+/// assert_eq!(answer.body(), &"yesterday's news");
+/// # Ok(())
+/// # }
+/// ```
+#[cfg(feature = "fallback")]
+pub fn fallback() -> FallbackBuilder<ByStatus> {
+    Fallback::builder().classifier(ByStatus::default())
 }
 
 fn by_status(status: StatusCode) -> Verdict {

@@ -9,6 +9,8 @@ mod retry_after;
 mod server;
 
 pub use body::ReplayBody;
+#[cfg(feature = "fallback")]
+pub use classify::fallback;
 pub use classify::{ByGrpcStatus, ByStatus};
 pub use head::{HttpRequest, HttpResponse, RequestHead, Sendable};
 pub use replay::{DEFAULT_BODY_LIMIT, HttpReplay, retry};

@@ -18,7 +18,7 @@ use crate::{Rejected, RejectedKind};
 ///
 /// Inside, the error type is [`Rejected`]. Outside, every rejection is a response: 504 for what timed out, 503 for an
 /// open circuit, a full bulkhead or a queue that took too long, with `Retry-After` where the policy knows, and one line
-/// of plain text. [`status`](Server::status) maps a kind to another status (429), [`respond`](Server::respond) makes
+/// of plain text that tells nothing of the inside. [`status`](Server::status) maps a kind to another status (429), [`respond`](Server::respond) makes
 /// the whole response.
 ///
 /// # Examples
@@ -74,7 +74,12 @@ impl<B: From<Bytes>> Respond<B> for ByKind {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         };
-        let mut response = Response::new(B::from(Bytes::from(format!("{rejected}\n"))));
+        // Nothing of the inside: the name of the policy is for our own logs.
+        let text: &[u8] = match kind {
+            RejectedKind::TimedOut => b"no answer in time\n",
+            _ => b"not available at the moment\n",
+        };
+        let mut response = Response::new(B::from(Bytes::from_static(text)));
         *response.status_mut() = mapped.map_or(by_default, |(_, status)| *status);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

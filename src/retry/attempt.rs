@@ -1,6 +1,7 @@
 //! One attempt: its number, what became of it, and how the next one is started.
 
 use std::error::Error;
+use std::fmt;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -78,6 +79,12 @@ impl StopReason {
             Self::NotReady => "not_ready",
             Self::Cancelled => "cancelled",
         }
+    }
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

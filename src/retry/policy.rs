@@ -194,10 +194,7 @@ impl<C, R> Retry<C, R> {
     where
         R: Clone,
     {
-        self.replay(Prepared {
-            replay: self.view.replay.clone(),
-            hook: Arc::new(hook),
-        })
+        self.replay(Prepared::new(self.view.replay.clone(), hook))
     }
 
     /// The same policy, judging by `classifier`.
@@ -416,6 +413,18 @@ impl<C, R> RetryBuilder<C, R> {
             settings: self.settings,
             judgement: self.judgement,
             replay,
+        }
+    }
+
+    /// Runs `hook`, as a layer, on each request just before it is sent: see [`Retry::before_attempt`].
+    pub fn before_attempt<Req>(
+        self,
+        hook: impl Fn(&mut Req, Attempt) + Send + Sync + 'static,
+    ) -> RetryBuilder<C, Prepared<R, Req>> {
+        RetryBuilder {
+            settings: self.settings,
+            judgement: self.judgement,
+            replay: Prepared::new(self.replay, hook),
         }
     }
 

@@ -68,8 +68,17 @@ type Hook<Sent> = dyn Fn(&mut Sent, Attempt) + Send + Sync;
 
 /// Runs a hook before each attempt; made by [`Retry::before_attempt`](super::Retry::before_attempt).
 pub struct Prepared<R, Sent> {
-    pub(crate) replay: R,
-    pub(crate) hook: Arc<Hook<Sent>>,
+    replay: R,
+    hook: Arc<Hook<Sent>>,
+}
+
+impl<R, Sent> Prepared<R, Sent> {
+    pub(crate) fn new(replay: R, hook: impl Fn(&mut Sent, Attempt) + Send + Sync + 'static) -> Self {
+        Self {
+            replay,
+            hook: Arc::new(hook),
+        }
+    }
 }
 
 impl<Req, R: Replay<Req>> Replay<Req> for Prepared<R, R::Sent> {
