@@ -66,6 +66,16 @@
 //! What a result means is a [`Verdict`]. [`ByError`] finds it for every standard error; closures in the builders
 //! (`retry_if`, `classify`) or your own [`Classify`] say otherwise.
 //!
+//! # What the compiler says
+//!
+//! | it says | what to do |
+//! |---|---|
+//! | `ByError` cannot judge a `Result<_, anyhow::Error>` | `.boxed_errors()` in the builder; for a type that is no error `.any_error()` |
+//! | `From<Rejected>` is not implemented for your error | give it a variant with `#[from] Rejected`, or wrap it innermost: `.map_err(Error::Inner)` |
+//! | the method `oneshot` (`call`, `ready`) exists, but its trait bounds were not satisfied | mostly the same, in a Tower stack: the innermost error has to be `From<Rejected>` |
+//! | `From<Rejected>` is not implemented for `Infallible` | put the layer into `http::server(..)` |
+//! | expected `Request<Full<Bytes>>`, found `Request<ReplayBody<..>>` | make hyper's client with `build_http::<ReplayBody<Full<Bytes>>>()` |
+//!
 //! # Features
 //!
 //! | feature | default | what it gives | what it costs |

@@ -145,6 +145,8 @@ fn by_io_kind(error: &(dyn Error + 'static)) -> Verdict {
     }
 }
 
+// The error to show is the one above, of what was asked for, and not that of a bound down here.
+#[diagnostic::do_not_recommend]
 impl<T, E: Error + 'static> Classify<T, E> for ByError {
     #[inline]
     fn classify(&self, result: Result<&T, &E>) -> Verdict {
@@ -159,6 +161,7 @@ impl<T, E: Error + 'static> Classify<T, E> for ByError {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T, E: AsRef<dyn Error + Send + Sync>> Classify<T, E> for BoxedErrors {
     #[inline]
     fn classify(&self, result: Result<&T, &E>) -> Verdict {
