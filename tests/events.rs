@@ -224,10 +224,16 @@ async fn one_of_each() {
         .await
         .unwrap_err();
 
-    let fallback = Fallback::builder().name("shelf").value(1);
+    assert!(poll_once(pin!(timeout.call(std::future::pending::<Result<(), Rejected>>()))).is_pending());
+
+    let fallback = Fallback::builder().name("shelf").from_error(|error| match error {
+        Failure::Down => Ok(1),
+        other => Err(other),
+    });
+    fallback.call(async { Ok(2) }).await.unwrap();
     fallback.call(async { Err(Failure::Down) }).await.unwrap();
-    fallback.call(async { Ok::<_, Failure>(2) }).await.unwrap();
-    fallback.call(async { Err(Failure::Down) }).await.unwrap();
+    fallback.call(async { Err(Failure::Refused) }).await.unwrap_err();
+    assert!(poll_once(pin!(fallback.call(std::future::pending()))).is_pending());
 }
 
 fn paused() -> tokio::runtime::Runtime {
@@ -265,13 +271,16 @@ fn every_end_is_counted_by_policy_and_outcome() {
     assert_eq!(
         counted,
         [
+            "steadfast.fallback.calls: policy=shelf, outcome=cancelled: 1",
             "steadfast.fallback.calls: policy=shelf, outcome=not_needed: 1",
-            "steadfast.fallback.calls: policy=shelf, outcome=recovered: 2",
+            "steadfast.fallback.calls: policy=shelf, outcome=recovered: 1",
+            "steadfast.fallback.calls: policy=shelf, outcome=recovery_failed: 1",
             "steadfast.retry.calls: policy=reads, outcome=cancelled: 1",
             "steadfast.retry.calls: policy=reads, outcome=max_attempts: 1",
             "steadfast.retry.calls: policy=reads, outcome=not_retryable: 1",
             "steadfast.retry.calls: policy=reads, outcome=success: 1",
             "steadfast.retry.wait_seconds: policy=reads: [0.01, 0.01]",
+            "steadfast.timeout.calls: policy=made at run time, outcome=cancelled: 1",
             "steadfast.timeout.calls: policy=made at run time, outcome=completed: 1",
             "steadfast.timeout.calls: policy=made at run time, outcome=timed_out: 1",
         ]
@@ -321,13 +330,15 @@ fn every_event_is_logged_with_its_target_and_its_fields() {
              stop_reason=\"cancelled\"",
             "TRACE steadfast::timeout: message=completed policy=\"made at run time\" elapsed=0ns",
             "INFO steadfast::timeout: message=timed out policy=\"made at run time\" limit=10ms reached_inner=true",
-            "INFO steadfast::fallback: message=recovering policy=\"shelf\" verdict=\"transient\" error=the dependency \
-             is down",
-            "DEBUG steadfast::fallback: message=finished policy=\"shelf\" outcome=\"recovered\"",
+            "DEBUG steadfast::timeout: message=cancelled policy=\"made at run time\" elapsed=0ns",
             "TRACE steadfast::fallback: message=finished policy=\"shelf\" outcome=\"not_needed\"",
             "INFO steadfast::fallback: message=recovering policy=\"shelf\" verdict=\"transient\" error=the dependency \
              is down",
             "DEBUG steadfast::fallback: message=finished policy=\"shelf\" outcome=\"recovered\"",
+            "INFO steadfast::fallback: message=recovering policy=\"shelf\" verdict=\"transient\" error=the request \
+             makes no sense",
+            "WARN steadfast::fallback: message=finished policy=\"shelf\" outcome=\"recovery_failed\"",
+            "DEBUG steadfast::fallback: message=finished policy=\"shelf\" outcome=\"cancelled\"",
         ]
     );
 }

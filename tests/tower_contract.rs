@@ -429,6 +429,25 @@ async fn each_call_and_each_clone_has_a_time_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_clone_has_waited_for_nothing_whatever_the_original_has() {
+    let probe = Backend::new([hang()]).service().with_readiness([Readiness::Never]);
+    let gate = probe.gate();
+    let mut service = Timeout::new(SECOND).layer(probe);
+    service.ready().await.unwrap();
+    // The original will reject; the clone waits for readiness like any other.
+    assert!(readiness(&mut service.clone()).is_pending());
+    service.call(()).await.unwrap_err();
+
+    assert!(readiness(&mut service).is_pending());
+    advance(700 * MS).await;
+    gate.set([]);
+    assert!(readiness(&mut service).is_ready());
+    let started = Instant::now();
+    service.clone().oneshot(()).await.unwrap_err();
+    assert_eq!(started.elapsed(), SECOND);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_timeout_per_request_does_not_limit_readiness() {
     let (_, probe, gate) = never_ready();
     let mut service = Timeout::new(MS).per_request(|()| SECOND).layer(probe);
@@ -506,12 +525,14 @@ async fn a_fallback_service_is_readied_before_it_is_called() {
 #[tokio::test(start_paused = true)]
 async fn the_permit_of_a_failed_call_is_free_before_its_recovery_begins() {
     let inner = ConcurrencyLimit::new(Backend::new([down()]).service(), 1);
-    let mut other = inner.clone();
-    let fallback = Fallback::from_error_async(|_: Failure| std::future::pending::<Result<u32, Failure>>());
+    let other = inner.clone();
+    let fallback = Fallback::from_error_async(move |_: Failure| {
+        assert!(readiness(&mut other.clone()).is_ready());
+        std::future::pending::<Result<u32, Failure>>()
+    });
     let mut service = fallback.layer(inner);
     let mut call = pin!(service.ready().await.unwrap().call(()));
     assert!(poll_once(call.as_mut()).is_pending());
-    assert!(readiness(&mut other).is_ready());
 }
 
 #[tokio::test(start_paused = true)]
