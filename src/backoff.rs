@@ -263,6 +263,7 @@ const SMOOTH_SCALE: f64 = 1.0 / 1.4;
 
 impl Curve {
     /// The next wait; `None` once the schedule has ended. `random` gives numbers in `[0, 1)`.
+    #[inline]
     pub(crate) fn next(&self, progress: &mut Progress, mut random: impl FnMut() -> f64) -> Option<Duration> {
         progress.retries = progress.retries.saturating_add(1);
         let retry = progress.retries;
@@ -283,6 +284,7 @@ impl Curve {
         Some(self.spread(wait.min(self.max_delay), random))
     }
 
+    #[inline]
     fn spread(&self, wait: Duration, mut random: impl FnMut() -> f64) -> Duration {
         let (low, high) = match self.jitter {
             Jitter::None => return wait,

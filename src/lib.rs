@@ -95,6 +95,7 @@
 )]
 
 mod backoff;
+mod clock;
 mod event;
 mod guard;
 mod outcome;

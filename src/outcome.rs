@@ -131,17 +131,29 @@ pub struct BoxedErrors;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AnyError;
 
+/// Small enough to be inlined where the type of `error` is known: an `io::Error` is then judged without a search.
+#[inline]
 fn by_io_kind(error: &(dyn Error + 'static)) -> Verdict {
-    match find::<io::Error>(error).map(io::Error::kind) {
-        Some(
-            io::ErrorKind::InvalidInput
-            | io::ErrorKind::InvalidData
-            | io::ErrorKind::NotFound
-            | io::ErrorKind::PermissionDenied
-            | io::ErrorKind::AlreadyExists
-            | io::ErrorKind::Unsupported,
-        ) => Verdict::Permanent,
-        Some(_) | None => Verdict::TRANSIENT,
+    match error.downcast_ref::<io::Error>() {
+        Some(error) => of_io_kind(error.kind()),
+        None => by_nested_io_kind(error),
+    }
+}
+
+fn by_nested_io_kind(error: &(dyn Error + 'static)) -> Verdict {
+    find::<io::Error>(error).map_or(Verdict::TRANSIENT, |error| of_io_kind(error.kind()))
+}
+
+#[inline]
+fn of_io_kind(kind: io::ErrorKind) -> Verdict {
+    match kind {
+        io::ErrorKind::InvalidInput
+        | io::ErrorKind::InvalidData
+        | io::ErrorKind::NotFound
+        | io::ErrorKind::PermissionDenied
+        | io::ErrorKind::AlreadyExists
+        | io::ErrorKind::Unsupported => Verdict::Permanent,
+        _ => Verdict::TRANSIENT,
     }
 }
 
@@ -156,6 +168,7 @@ impl<T, E: Error + 'static> Classify<T, E> for ByError {
         }
     }
 
+    #[inline]
     fn as_error<'e>(&self, error: &'e E) -> Option<&'e (dyn Error + 'static)> {
         Some(error)
     }
@@ -171,6 +184,7 @@ impl<T, E: AsRef<dyn Error + Send + Sync>> Classify<T, E> for BoxedErrors {
         }
     }
 
+    #[inline]
     fn as_error<'e>(&self, error: &'e E) -> Option<&'e (dyn Error + 'static)> {
         Some(error.as_ref())
     }
@@ -238,6 +252,7 @@ where
         }
     }
 
+    #[inline]
     fn as_error<'e>(&self, error: &'e E) -> Option<&'e (dyn Error + 'static)> {
         self.base.as_error(error)
     }
@@ -253,6 +268,7 @@ where
         (self.judge)(result)
     }
 
+    #[inline]
     fn as_error<'e>(&self, error: &'e E) -> Option<&'e (dyn Error + 'static)> {
         self.base.as_error(error)
     }
@@ -283,6 +299,7 @@ impl<T, E, C: Classify<T, E>> Classify<T, E> for Judgement<C> {
         self.classifier.classify(result)
     }
 
+    #[inline]
     fn as_error<'e>(&self, error: &'e E) -> Option<&'e (dyn Error + 'static)> {
         self.classifier.as_error(error)
     }
@@ -321,6 +338,18 @@ pub(crate) struct Judged<'e> {
     pub(crate) error: Option<&'e (dyn Error + 'static)>,
     /// The rejection in it.
     pub(crate) rejected: Option<&'e Reason>,
+}
+
+impl Judged<'_> {
+    /// A response that was judged before.
+    #[inline]
+    pub(crate) fn response(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            error: None,
+            rejected: None,
+        }
+    }
 }
 
 impl<C> Judgement<C> {
@@ -364,15 +393,12 @@ impl<C> Judgement<C> {
         C: Classify<T, E>,
     {
         match result {
-            Ok(_) => Judged {
-                verdict: self.classifier.classify(result),
-                error: None,
-                rejected: None,
-            },
+            Ok(_) => Judged::response(self.classifier.classify(result)),
             Err(error) => self.judge_error(error),
         }
     }
 
+    #[inline]
     fn judge_error<'e, T, E>(&self, error: &'e E) -> Judged<'e>
     where
         C: Classify<T, E>,

@@ -192,11 +192,24 @@ impl Rejected {
 
 impl Reason {
     /// The outermost rejection in `error`.
+    ///
+    /// The first step is inlined, where the compiler knows the type of the error: most are settled by it.
+    #[inline]
     pub(crate) fn find<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Self> {
-        chain(error).find_map(|error| {
-            let reason = error.downcast_ref::<Self>();
-            reason.or_else(|| error.downcast_ref::<Rejected>().map(|rejected| &rejected.reason))
-        })
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return Self::find_below(error.get_ref()?);
+        }
+        Self::of(error).or_else(|| Self::find_below(error.source()?))
+    }
+
+    fn find_below<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Self> {
+        chain(error).find_map(Self::of)
+    }
+
+    #[inline]
+    fn of<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Self> {
+        let reason = error.downcast_ref::<Self>();
+        reason.or_else(|| error.downcast_ref::<Rejected>().map(|rejected| &rejected.reason))
     }
 
     pub(crate) fn verdict(&self) -> Verdict {

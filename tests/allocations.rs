@@ -147,11 +147,13 @@ fn a_rejection_allocates_nothing() {
 }
 
 #[test]
-fn a_wait_allocates_nothing_either() {
+fn all_waits_of_a_call_share_one_timer_and_there_is_no_other_allocation() {
     paused().block_on(async {
-        let retry = Retry::constant(Duration::from_millis(5)).build().unwrap();
         let failing = || ready(Err::<u32, _>(Rejected::timed_out("inner", SECOND)));
-        assert_eq!(pending_costs(|| retry.call(failing)).await, 0);
+        for (wait, allocations) in [(Duration::from_millis(5), 1), (Duration::ZERO, 0)] {
+            let retry = Retry::constant(wait).max_attempts(5).build().unwrap();
+            assert_eq!(pending_costs(|| retry.call(failing)).await, allocations);
+        }
     });
 }
 

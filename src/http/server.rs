@@ -298,18 +298,28 @@ mod tests {
     #[test]
     fn each_kind_has_its_status() {
         let second = Duration::from_secs(1);
-        for (rejected, status, retry_after) in [
-            (Rejected::timed_out("x", second), 504, None),
-            (Rejected::circuit_open("x", second), 503, Some("1")),
-            (Rejected::bulkhead_full("x"), 503, None),
-            (Rejected::queue_timed_out("x", second), 503, None),
+        for (rejected, status, retry_after, text) in [
+            (Rejected::timed_out("x", second), 504, None, "no answer in time\n"),
+            (
+                Rejected::circuit_open("x", second),
+                503,
+                Some("1"),
+                "not available at the moment\n",
+            ),
+            (Rejected::bulkhead_full("x"), 503, None, "not available at the moment\n"),
+            (
+                Rejected::queue_timed_out("x", second),
+                503,
+                None,
+                "not available at the moment\n",
+            ),
         ] {
-            let line = format!("{rejected}\n");
+            let line = rejected.to_string();
             let response = answer(rejected);
             assert_eq!(response.status(), status, "{line}");
             let header = response.headers().get(RETRY_AFTER);
             assert_eq!(header.map(|value| value.to_str().unwrap()), retry_after, "{line}");
-            assert_eq!(response.into_body(), line);
+            assert_eq!(response.into_body(), text);
         }
     }
 

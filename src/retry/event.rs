@@ -72,15 +72,16 @@ impl Policy {
         }
     }
 
-    #[cold]
-    pub(crate) fn emit_finished(&self, report: Report, error: Option<&(dyn Error + 'static)>) {
+    /// The end of a call. `report` is made only if somebody hears it.
+    #[inline]
+    pub(crate) fn emit_finished(
+        &self,
+        attempts: u32,
+        stop: StopReason,
+        report: impl Fn() -> Report,
+        error: Option<&(dyn Error + 'static)>,
+    ) {
         let policy = self.name.as_str();
-        let Report {
-            attempts,
-            elapsed,
-            waited,
-            stop,
-        } = report;
         let stop_reason = stop.as_str();
         match stop {
             StopReason::Success if attempts == 1 => {
@@ -89,12 +90,12 @@ impl Policy {
             StopReason::Success | StopReason::NotRetryable | StopReason::Cancelled => {
                 tracing::debug!(
                     target: "steadfast::retry",
-                    policy, attempts, ?elapsed, ?waited, stop_reason, error, "ended"
+                    policy, attempts, elapsed = ?report().elapsed, waited = ?report().waited, stop_reason, error, "ended"
                 );
             }
             _ => tracing::warn!(
                 target: "steadfast::retry",
-                policy, attempts, ?elapsed, ?waited, stop_reason, error, "gave up"
+                policy, attempts, elapsed = ?report().elapsed, waited = ?report().waited, stop_reason, error, "gave up"
             ),
         }
         #[cfg(feature = "metrics")]
@@ -105,6 +106,7 @@ impl Policy {
                 .count("steadfast.retry.calls", &self.name, index, stop_reason);
         }
         if let Some(listener) = &self.listener {
+            let report = report();
             let event = Event::Finished { policy, report, error };
             tell(|| listener(&event));
         }

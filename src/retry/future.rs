@@ -1,17 +1,19 @@
 //! The driver: everything that is polled.
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project::{pin_project, pinned_drop};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::attempt::{Attempt, Attempts, Cause, Report, StopReason};
 use super::budget::{Cost, Payment};
 use super::policy::Retry;
 use super::session::Session;
+use crate::clock;
 use crate::event::heard;
 use crate::outcome::Judged;
 use crate::random::Random;
@@ -49,39 +51,47 @@ impl<C, R> Held for &Retry<C, R> {
 const ATTEMPTS_PER_POLL: u32 = 32;
 
 /// A call under a [`Retry`].
+///
+// A call that succeeds at once neither makes nor drops what a failure needs: hence the options, in place of one state
+// with a variant for each phase.
 #[pin_project(PinnedDrop)]
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct ResponseFuture<P: Held, A: Attempts<P::Replay>> {
     policy: P,
     attempts: A,
+    /// Attempts that were started.
+    number: u32,
+    phase: Phase,
+    /// The attempt under way.
     #[pin]
-    state: State<A::Future>,
-    session: Session,
-    random: Option<Random>,
+    attempt: Option<A::Future>,
+    /// Since the first failure. Dropped by hand, so that a call without one pays for a comparison and no more.
+    failures: Option<ManuallyDrop<Failures>>,
     /// Set when the clock is first needed.
     started: Option<Instant>,
-    /// Whether an attempt that has ended may have reached the server.
-    sent: bool,
-    stop: Option<StopReason>,
 }
 
-#[pin_project(project = StateProjection)]
-enum State<F> {
-    /// Between attempts: the next one starts as soon as it can.
-    Next { payment: Option<Payment> },
-    /// An attempt is under way.
-    Attempt {
-        #[pin]
-        future: F,
-    },
-    /// A backoff is under way, paid for.
-    Backoff {
-        #[pin]
-        sleep: Sleep,
-        payment: Option<Payment>,
-    },
-    /// The call has ended.
-    Done,
+/// How far a call has come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Phase {
+    Unstarted,
+    Running,
+    Ended(StopReason),
+}
+
+/// What a call has to remember once an attempt has failed.
+#[derive(Default)]
+struct Failures {
+    session: Session,
+    random: Option<Random>,
+    /// The timer of every backoff. The one box of a call, and only where it waits: it keeps the future small.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Whether a backoff is under way.
+    waiting: bool,
+    /// For the retry that is being waited for.
+    payment: Option<Payment>,
+    /// Whether an attempt that has ended may have reached the server.
+    sent: bool,
 }
 
 impl<P: Held, A: Attempts<P::Replay>> ResponseFuture<P, A> {
@@ -90,12 +100,11 @@ impl<P: Held, A: Attempts<P::Replay>> ResponseFuture<P, A> {
         Self {
             policy,
             attempts,
-            state: State::Next { payment: None },
-            session: Session::default(),
-            random: None,
+            number: 0,
+            phase: Phase::Unstarted,
+            attempt: None,
+            failures: None,
             started: None,
-            sent: false,
-            stop: None,
         }
     }
 
@@ -103,12 +112,11 @@ impl<P: Held, A: Attempts<P::Replay>> ResponseFuture<P, A> {
     #[inline]
     pub(crate) fn started(policy: P, attempts: A) -> Self {
         let mut call = Self::new(policy, attempts);
-        call.session.attempts = 1;
+        call.number = 1;
+        call.phase = Phase::Running;
         let view = &*call.policy.retry().view;
         let max = view.policy.limits.max_attempts;
-        call.state = State::Attempt {
-            future: call.attempts.start(&view.replay, Attempt { number: 1, max }),
-        };
+        call.attempt = Some(call.attempts.start(&view.replay, Attempt { number: 1, max }));
         call
     }
 
@@ -130,57 +138,34 @@ where
         let mut started_here = 0;
         loop {
             let this = self.as_mut().project();
-            let view = &*this.policy.retry().view;
-            let limits = &view.policy.limits;
-            let mut state = this.state;
-            match state.as_mut().project() {
-                StateProjection::Attempt { future } => {
-                    if limits.max_elapsed.is_some() {
-                        this.started.get_or_insert_with(Instant::now);
-                    }
-                    let Poll::Ready(result) = future.poll(cx) else {
-                        this.started.get_or_insert_with(Instant::now);
-                        return Poll::Pending;
-                    };
-                    if let Some(result) = self.as_mut().settle(result) {
-                        return Poll::Ready(result);
-                    }
-                    if started_here >= ATTEMPTS_PER_POLL {
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
-                    }
-                }
-                StateProjection::Backoff { sleep, payment } => {
-                    ready!(sleep.poll(cx));
-                    let payment = payment.take();
-                    state.set(State::Next { payment });
-                }
-                StateProjection::Next { payment } => {
-                    if this.session.attempts > 0 {
-                        match this.attempts.poll_ready(cx) {
-                            Poll::Pending => {
-                                this.started.get_or_insert_with(Instant::now);
-                                return Poll::Pending;
-                            }
-                            Poll::Ready(Ok(())) => {}
-                            Poll::Ready(Err(error)) => return Poll::Ready(self.fail_unready(error)),
+            let limits = &this.policy.retry().view.policy.limits;
+            let Some(attempt) = this.attempt.as_pin_mut() else {
+                match *this.phase {
+                    Phase::Unstarted => *this.phase = Phase::Running,
+                    Phase::Running => {
+                        if let Err(error) = ready!(self.as_mut().poll_next(cx)) {
+                            return Poll::Ready(self.fail_unready(error));
                         }
                     }
-                    if let Some(payment) = payment.take() {
-                        payment.disarm();
-                    }
-                    started_here += 1;
-                    this.session.attempts += 1;
-                    let future = this.attempts.start(
-                        &view.replay,
-                        Attempt {
-                            number: this.session.attempts,
-                            max: limits.max_attempts,
-                        },
-                    );
-                    state.set(State::Attempt { future });
+                    Phase::Ended(_) => return polled_after_completion(),
                 }
-                StateProjection::Done => return polled_after_completion(),
+                self.as_mut().start();
+                started_here += 1;
+                continue;
+            };
+            if limits.max_elapsed.is_some() {
+                this.started.get_or_insert_with(Instant::now);
+            }
+            let Poll::Ready(result) = attempt.poll(cx) else {
+                this.started.get_or_insert_with(Instant::now);
+                return Poll::Pending;
+            };
+            if let Some(result) = self.as_mut().settle(result) {
+                return Poll::Ready(result);
+            }
+            if started_here >= ATTEMPTS_PER_POLL {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
         }
     }
@@ -197,115 +182,162 @@ where
     P: Held<Classifier: Classify<A::Response, A::Error>>,
     A: Attempts<P::Replay>,
 {
-    /// What follows from the result of an attempt: the end of the call, or a new state and `None`.
+    /// Waits until another attempt can be started.
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), A::Error>> {
+        let this = self.project();
+        if let Some(failures) = this.failures {
+            let waiting = failures.waiting;
+            if let Some(timer) = failures.timer.as_mut().filter(|_| waiting) {
+                ready!(timer.as_mut().poll(cx));
+                failures.waiting = false;
+            }
+        }
+        let ready = this.attempts.poll_ready(cx);
+        if ready.is_pending() {
+            this.started.get_or_insert_with(Instant::now);
+        }
+        ready
+    }
+
+    #[inline]
+    fn start(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        if let Some(payment) = this.failures.as_mut().and_then(|failures| failures.payment.take()) {
+            payment.disarm();
+        }
+        *this.number += 1;
+        let view = &*this.policy.retry().view;
+        let attempt = Attempt {
+            number: *this.number,
+            max: view.policy.limits.max_attempts,
+        };
+        let attempt = this.attempts.start(&view.replay, attempt);
+        this.attempt.set(Some(attempt));
+    }
+
+    /// What follows from the result of an attempt: the end of the call, or `None` and another attempt.
     #[inline]
     fn settle(
         mut self: Pin<&mut Self>,
         result: Result<A::Response, A::Error>,
     ) -> Option<Result<A::Response, A::Error>> {
-        let this = self.as_mut().project();
+        let mut this = self.as_mut().project();
         let retry = &*this.policy.retry().view;
-        let judged = retry.judgement.judge(result.as_ref());
+        let verdict = match &result {
+            Ok(response) => Some(retry.judgement.judge(Ok(response)).verdict),
+            Err(_) => None,
+        };
+        if verdict != Some(Verdict::Success) {
+            return self.settle_failure(result, verdict);
+        }
         if let Some(budget) = &retry.policy.budget {
-            if this.session.attempts == 1 && judged.verdict != Verdict::Ignored {
+            if *this.number == 1 {
                 budget.deposit();
             }
         }
-        if judged.verdict == Verdict::Success {
-            if let Some(rejected) = judged.rejected.filter(|_| *this.sent) {
-                rejected.mark_reached_inner();
-            }
-            let mut state = this.state;
-            state.set(State::Done);
-            *this.stop = Some(StopReason::Success);
-            if this.session.attempts > 1 || heard(retry.policy.listener.is_some()) {
-                self.emit_end(judged.error);
-            }
-            return Some(result);
+        this.attempt.set(None);
+        *this.phase = Phase::Ended(StopReason::Success);
+        if *this.number > 1 || heard(retry.policy.listener.is_some()) {
+            self.emit_end(None);
         }
-        match self.as_mut().plan(&judged) {
-            Ok((wait, payment)) => {
-                drop(result);
-                let this = self.project();
-                let next = if wait.is_zero() {
-                    State::Next { payment }
-                } else {
-                    this.started.get_or_insert_with(Instant::now);
-                    State::Backoff {
-                        sleep: sleep(wait),
-                        payment,
-                    }
-                };
-                let mut state = this.state;
-                state.set(next);
-                None
-            }
-            Err(stop) => {
-                let this = self.as_mut().project();
-                let mut state = this.state;
-                state.set(State::Done);
-                *this.stop = Some(stop);
-                self.emit_end(judged.error);
-                Some(result)
-            }
-        }
+        Some(result)
     }
 
-    /// The wait before the next attempt, paid for; the attempt that failed is dropped before it begins.
-    #[cold]
-    fn plan(self: Pin<&mut Self>, judged: &Judged<'_>) -> Result<(Duration, Option<Payment>), StopReason> {
+    /// The same for an error, and for a response with a `verdict` of its own: apart, to keep the path of a success small.
+    #[inline(never)]
+    fn settle_failure(
+        mut self: Pin<&mut Self>,
+        result: Result<A::Response, A::Error>,
+        verdict: Option<Verdict>,
+    ) -> Option<Result<A::Response, A::Error>> {
+        let this = self.as_mut().project();
+        let retry = &*this.policy.retry().view;
+        let judged = match verdict {
+            Some(verdict) => Judged::response(verdict),
+            None => retry.judgement.judge(result.as_ref()),
+        };
+        if let Some(budget) = &retry.policy.budget {
+            if *this.number == 1 && judged.verdict != Verdict::Ignored {
+                budget.deposit();
+            }
+        }
+        let planned = self.as_mut().plan(&judged);
+        let error = judged.error;
+        if let Err(stop) = planned {
+            let mut this = self.as_mut().project();
+            this.attempt.set(None);
+            *this.phase = Phase::Ended(stop);
+            self.emit_end(error);
+            return Some(result);
+        }
+        drop(result);
+        self.project().attempt.set(None);
+        None
+    }
+
+    /// Prepares another attempt: a wait for it, where there is one, and its payment.
+    #[inline]
+    fn plan(self: Pin<&mut Self>, judged: &Judged<'_>) -> Result<(), StopReason> {
         let this = self.project();
         let view = &*this.policy.retry().view;
         let policy = &view.policy;
+        let failures = this.failures.get_or_insert_with(ManuallyDrop::default);
         let verdict = judged.verdict;
         let may_have_been_sent = judged.rejected.is_none_or(crate::rejected::Reason::reached_inner);
-        *this.sent |= may_have_been_sent;
-        let marked = judged.rejected.filter(|_| *this.sent);
-        if let Some(rejected) = marked {
+        failures.sent |= may_have_been_sent;
+        if let Some(rejected) = judged.rejected.filter(|_| failures.sent) {
             rejected.mark_reached_inner();
         }
 
-        this.session.may_continue(&policy.limits, verdict)?;
+        policy.limits.may_continue(*this.number, verdict)?;
+        let started = &*this.started;
+        let elapsed = || started.map_or(Duration::ZERO, |started| started.elapsed());
+        let Failures { session, random, .. } = &mut **failures;
+        let random = || random.get_or_insert_with(|| policy.random()).unit();
+        let wait = session.wait(&policy.limits, verdict, elapsed, random)?;
+        if let Some(budget) = &policy.budget {
+            let cost = match verdict {
+                Verdict::Overloaded { .. } => Cost::Overload,
+                _ => Cost::Failure,
+            };
+            failures.payment = Some(budget.withdraw(cost).ok_or(StopReason::BudgetEmpty)?);
+        }
+        // Asked last, so that it stops only what nothing else would have stopped; the payment is refunded.
         let cause = Cause {
             verdict,
             error: judged.error,
             may_have_been_sent,
         };
         if !this.attempts.may_repeat(&view.replay, &cause) {
+            failures.payment = None;
             return Err(StopReason::NotReplayable);
         }
-        let started = &*this.started;
-        let elapsed = || started.map_or(Duration::ZERO, |started| started.elapsed());
-        let random = || this.random.get_or_insert_with(|| policy.random()).unit();
-        let wait = this.session.wait(&policy.limits, verdict, elapsed, random)?;
-        let payment = match &policy.budget {
-            None => None,
-            Some(budget) => {
-                let cost = match verdict {
-                    Verdict::Overloaded { .. } => Cost::Overload,
-                    _ => Cost::Failure,
-                };
-                Some(budget.withdraw(cost).ok_or(StopReason::BudgetEmpty)?)
+        failures.session.waited = failures.session.waited.saturating_add(wait);
+        policy.emit_retrying(*this.number, verdict, wait, judged.error);
+        if !wait.is_zero() {
+            this.started.get_or_insert_with(Instant::now);
+            failures.waiting = true;
+            let until = clock::after(wait);
+            match &mut failures.timer {
+                Some(timer) => timer.as_mut().reset(until),
+                None => failures.timer = Some(Box::pin(sleep_until(until))),
             }
-        };
-        this.session.waited = this.session.waited.saturating_add(wait);
-        policy.emit_retrying(this.session.attempts, verdict, wait, judged.error);
-        Ok((wait, payment))
+        }
+        Ok(())
     }
 
     /// The inner service failed while it was made ready for another attempt: that ends the call.
     #[cold]
     fn fail_unready(mut self: Pin<&mut Self>, error: A::Error) -> Result<A::Response, A::Error> {
         let this = self.as_mut().project();
-        let mut state = this.state;
-        state.set(State::Done);
         let retry = &*this.policy.retry().view;
+        let sent = this.failures.as_ref().is_some_and(|failures| failures.sent);
         let result = Err(error);
         let judged = retry.judgement.judge(result.as_ref());
-        if let Some(rejected) = judged.rejected.filter(|_| *this.sent) {
+        if let Some(rejected) = judged.rejected.filter(|_| sent) {
             rejected.mark_reached_inner();
         }
-        *this.stop = Some(StopReason::NotReady);
+        *this.phase = Phase::Ended(StopReason::NotReady);
         self.emit_end(judged.error);
         result
     }
@@ -314,16 +346,44 @@ where
 impl<P: Held, A: Attempts<P::Replay>> ResponseFuture<P, A> {
     #[cold]
     fn emit_end(&self, error: Option<&(dyn std::error::Error + 'static)>) {
-        self.policy.retry().view.policy.emit_finished(self.report(), error);
+        let policy = &self.policy.retry().view.policy;
+        policy.emit_finished(self.number, self.stop(), || self.report(), error);
     }
 
     fn report(&self) -> Report {
         Report {
-            attempts: self.session.attempts,
+            attempts: self.number,
             elapsed: self.started.map_or(Duration::ZERO, |started| started.elapsed()),
-            waited: self.session.waited,
-            stop: self.stop.unwrap_or(StopReason::Cancelled),
+            waited: self.waited(),
+            stop: self.stop(),
         }
+    }
+
+    fn stop(&self) -> StopReason {
+        match self.phase {
+            Phase::Ended(stop) => stop,
+            Phase::Unstarted | Phase::Running => StopReason::Cancelled,
+        }
+    }
+
+    /// A call that was cancelled, or that has failures to drop.
+    #[cold]
+    #[inline(never)]
+    fn drop_after_failure(self: Pin<&mut Self>) {
+        let cancelled = (self.phase == Phase::Running).then(|| self.report());
+        let this = self.project();
+        if let Some(failures) = this.failures {
+            **failures = Failures::default();
+        }
+        if let Some(report) = cancelled {
+            let policy = &this.policy.retry().view.policy;
+            policy.emit_finished(report.attempts, report.stop, || report, None);
+        }
+    }
+
+    fn waited(&self) -> Duration {
+        let failures = self.failures.as_ref();
+        failures.map_or(Duration::ZERO, |failures| failures.session.waited)
     }
 }
 
@@ -331,8 +391,8 @@ impl<P: Held, A: Attempts<P::Replay>> ResponseFuture<P, A> {
 impl<P: Held, A: Attempts<P::Replay>> PinnedDrop for ResponseFuture<P, A> {
     #[inline]
     fn drop(self: Pin<&mut Self>) {
-        if self.stop.is_none() && self.session.attempts > 0 {
-            self.emit_end(None);
+        if self.phase == Phase::Running || self.failures.is_some() {
+            self.drop_after_failure();
         }
     }
 }
@@ -340,9 +400,9 @@ impl<P: Held, A: Attempts<P::Replay>> PinnedDrop for ResponseFuture<P, A> {
 impl<P: Held, A: Attempts<P::Replay>> fmt::Debug for ResponseFuture<P, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")
-            .field("attempts", &self.session.attempts)
-            .field("waited", &self.session.waited)
-            .field("stop", &self.stop)
+            .field("attempts", &self.number)
+            .field("waited", &self.waited())
+            .field("phase", &self.phase)
             .finish_non_exhaustive()
     }
 }

@@ -161,6 +161,7 @@ impl<C, R> Retry<C, R> {
     ///
     /// When it has to wait and there is no tokio runtime with time enabled. Panics of `operation` and of the
     /// classifier pass through.
+    #[inline]
     pub fn call<F, Fut, T, E>(&self, operation: F) -> ResponseFuture<&Self, Calls<F>>
     where
         F: FnMut() -> Fut,
@@ -171,6 +172,7 @@ impl<C, R> Retry<C, R> {
     }
 
     /// As [`call`](Self::call), for an operation that wants to know which attempt it is.
+    #[inline]
     pub fn call_with<F, Fut, T, E>(&self, operation: F) -> ResponseFuture<&Self, NumberedCalls<F>>
     where
         F: FnMut(Attempt) -> Fut,

@@ -24,27 +24,33 @@ pub(crate) struct Limits {
     pub(crate) curve: Curve,
 }
 
-/// How far one call has come.
+impl Limits {
+    /// Whether the attempt of this number, which ended with `verdict`, may have a successor at all.
+    #[inline]
+    pub(crate) fn may_continue(&self, number: u32, verdict: Verdict) -> Result<(), StopReason> {
+        if verdict == Verdict::Success {
+            return Err(StopReason::Success);
+        }
+        if !verdict.is_retryable() {
+            return Err(StopReason::NotRetryable);
+        }
+        if number >= self.max_attempts {
+            return Err(StopReason::MaxAttempts);
+        }
+        Ok(())
+    }
+}
+
+/// How far one call has come with its waits.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
-    pub(crate) attempts: u32,
     pub(crate) waited: Duration,
     progress: Progress,
 }
 
 impl Session {
-    /// Whether the attempt that ended with `verdict` may have a successor at all.
-    pub(crate) fn may_continue(&self, limits: &Limits, verdict: Verdict) -> Result<(), StopReason> {
-        if !verdict.is_retryable() {
-            return Err(StopReason::NotRetryable);
-        }
-        if self.attempts >= limits.max_attempts {
-            return Err(StopReason::MaxAttempts);
-        }
-        Ok(())
-    }
-
     /// How long to wait before the next attempt. `random` gives numbers in `[0, 1)`.
+    #[inline]
     pub(crate) fn wait(
         &mut self,
         limits: &Limits,
@@ -157,19 +163,12 @@ mod tests {
     #[test]
     fn only_what_is_retryable_goes_on_and_only_so_often() {
         let limits = limits(&Backoff::constant(MS));
-        let mut session = Session {
-            attempts: 2,
-            ..Session::default()
-        };
-        assert_eq!(session.may_continue(&limits, Verdict::TRANSIENT), Ok(()));
-        assert_eq!(session.may_continue(&limits, Verdict::OVERLOADED), Ok(()));
-        for verdict in [Verdict::Success, Verdict::Permanent, Verdict::Ignored] {
-            assert_eq!(session.may_continue(&limits, verdict), Err(StopReason::NotRetryable));
+        assert_eq!(limits.may_continue(2, Verdict::TRANSIENT), Ok(()));
+        assert_eq!(limits.may_continue(2, Verdict::OVERLOADED), Ok(()));
+        assert_eq!(limits.may_continue(2, Verdict::Success), Err(StopReason::Success));
+        for verdict in [Verdict::Permanent, Verdict::Ignored] {
+            assert_eq!(limits.may_continue(2, verdict), Err(StopReason::NotRetryable));
         }
-        session.attempts = 3;
-        assert_eq!(
-            session.may_continue(&limits, Verdict::TRANSIENT),
-            Err(StopReason::MaxAttempts)
-        );
+        assert_eq!(limits.may_continue(3, Verdict::TRANSIENT), Err(StopReason::MaxAttempts));
     }
 }

@@ -43,11 +43,12 @@ pub(crate) const OUTCOMES: usize = 3;
 impl Timeout {
     #[cold]
     pub(crate) fn emit_timed_out(&self, limit: Duration, reached_inner: bool) {
-        let policy = self.name.as_str();
+        let name = self.full_name();
+        let policy = name.as_str();
         tracing::info!(target: "steadfast::timeout", policy, ?limit, reached_inner, "timed out");
         #[cfg(feature = "metrics")]
-        self.meters.count("steadfast.timeout.calls", &self.name, 0, "timed_out");
-        if let Some(listener) = &self.listener {
+        self.meters.count("steadfast.timeout.calls", &name, 0, "timed_out");
+        if let Some(listener) = self.listener() {
             let event = Event::TimedOut {
                 policy,
                 limit,
@@ -59,11 +60,12 @@ impl Timeout {
 
     #[cold]
     pub(crate) fn emit_completed(&self, elapsed: Duration) {
-        let policy = self.name.as_str();
+        let name = self.full_name();
+        let policy = name.as_str();
         tracing::trace!(target: "steadfast::timeout", policy, ?elapsed, "completed");
         #[cfg(feature = "metrics")]
-        self.meters.count("steadfast.timeout.calls", &self.name, 1, "completed");
-        if let Some(listener) = &self.listener {
+        self.meters.count("steadfast.timeout.calls", &name, 1, "completed");
+        if let Some(listener) = self.listener() {
             let event = Event::Completed { policy, elapsed };
             tell(|| listener(&event));
         }
@@ -71,11 +73,12 @@ impl Timeout {
 
     #[cold]
     pub(crate) fn emit_cancelled(&self, elapsed: Duration) {
-        let policy = self.name.as_str();
+        let name = self.full_name();
+        let policy = name.as_str();
         tracing::debug!(target: "steadfast::timeout", policy, ?elapsed, "cancelled");
         #[cfg(feature = "metrics")]
-        self.meters.count("steadfast.timeout.calls", &self.name, 2, "cancelled");
-        if let Some(listener) = &self.listener {
+        self.meters.count("steadfast.timeout.calls", &name, 2, "cancelled");
+        if let Some(listener) = self.listener() {
             let event = Event::Cancelled { policy, elapsed };
             tell(|| listener(&event));
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project::{pin_project, pinned_drop};
@@ -11,6 +11,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::policy::Timeout;
 use crate::Rejected;
+use crate::clock::FOREVER;
 use crate::event::heard;
 
 /// How a call holds its policy: borrowed in the plain face, owned in Tower's.
@@ -32,69 +33,73 @@ impl Held for &Timeout {
     }
 }
 
-/// What counts as for ever: 30 years. A longer time may not fit the clock, and the timer's deadline is what tells how
-/// long the call has been pending.
-const FOREVER: Duration = Duration::from_secs(30 * 365 * 86_400);
-
 /// A call under a [`Timeout`].
+// Two options instead of a state with variants: what a call never had is dropped by a comparison, not by a call.
 #[pin_project(PinnedDrop)]
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct ResponseFuture<P: Held, F> {
     policy: P,
-    limit: Duration,
-    /// How much of the limit was not spent on readiness.
-    left: Duration,
-    /// Whether there is a call to tell of: from its first poll, or from the call of the inner service.
-    started: bool,
+    /// How much of the limit was spent before the call.
+    waited: Duration,
+    phase: Phase,
+    /// `None` when the call has ended, or was never made.
     #[pin]
-    state: State<F>,
+    operation: Option<F>,
+    /// Made when the operation is first pending.
+    #[pin]
+    timer: Option<Sleep>,
 }
 
-#[pin_project(project = StateProjection)]
-enum State<F> {
-    Running {
-        #[pin]
-        operation: F,
-        /// Made when the operation is first pending.
-        #[pin]
-        timer: Option<Sleep>,
-    },
-    /// The inner service was not ready in time.
+/// How far a call has come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Phase {
+    /// Nobody has to be told of it yet.
+    Unstarted,
+    /// It was polled, or the inner service was called.
+    Running,
+    /// The inner service was not ready in time: to be told at the first poll.
     Unready,
-    Done,
+    Ended,
 }
 
 impl<P: Held, F> ResponseFuture<P, F> {
     #[inline]
     pub(crate) fn new(policy: P, operation: F) -> Self {
-        let limit = policy.timeout().limit;
-        let mut call = Self::started(policy, operation, limit, Duration::ZERO);
-        call.started = false;
-        call
+        Self::with(policy, Duration::ZERO, Phase::Unstarted, Some(operation))
     }
 
     /// The inner service was called, after `waited` of the limit had gone by.
     #[inline]
-    pub(crate) fn started(policy: P, operation: F, limit: Duration, waited: Duration) -> Self {
-        let timer = None;
+    pub(crate) fn started(policy: P, operation: F, waited: Duration) -> Self {
+        Self::with(policy, waited, Phase::Running, Some(operation))
+    }
+
+    /// The inner service was not ready in time.
+    pub(crate) fn unready(policy: P) -> Self {
+        Self::with(policy, Duration::ZERO, Phase::Unready, None)
+    }
+
+    #[inline]
+    fn with(policy: P, waited: Duration, phase: Phase, operation: Option<F>) -> Self {
         Self {
             policy,
-            limit,
-            left: limit.saturating_sub(waited).min(FOREVER),
-            started: true,
-            state: State::Running { operation, timer },
+            waited,
+            phase,
+            operation,
+            timer: None,
         }
     }
 
-    pub(crate) fn unready(policy: P) -> Self {
-        let limit = policy.timeout().limit;
-        Self {
-            policy,
-            limit,
-            left: Duration::ZERO,
-            started: true,
-            state: State::Unready,
-        }
+    /// How long the call may take from its first `Pending` on.
+    fn given(&self) -> Duration {
+        self.policy.timeout().limit.saturating_sub(self.waited).min(FOREVER)
+    }
+
+    /// How long the call has been pending.
+    fn elapsed(&self) -> Duration {
+        let left = |timer: &Sleep| timer.deadline().saturating_duration_since(Instant::now());
+        let timer = self.timer.as_ref();
+        timer.map_or(Duration::ZERO, |timer| self.given().saturating_sub(left(timer)))
     }
 }
 
@@ -107,45 +112,80 @@ where
     type Output = Result<T, E>;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        *this.started = true;
-        match this.state.as_mut().project() {
-            StateProjection::Running { operation, mut timer } => {
-                if let Poll::Ready(result) = operation.poll(cx) {
-                    let timeout = this.policy.timeout();
-                    if heard(timeout.listener.is_some()) {
-                        timeout.emit_completed(elapsed(timer.as_ref().get_ref().as_ref(), *this.left));
-                    }
-                    this.state.set(State::Done);
-                    return Poll::Ready(result);
-                }
-                if timer.is_none() {
-                    timer.set(Some(sleep(*this.left)));
-                }
-                // An operation that has used up the task's budget must not keep the timer from being looked at.
-                let due = timer
-                    .as_pin_mut()
-                    .is_some_and(|timer| pin!(unconstrained(timer)).poll(cx).is_ready());
-                if !due {
-                    return Poll::Pending;
-                }
-                this.state.set(State::Done);
-                Poll::Ready(Err(reject(this.policy.timeout(), *this.limit, true)))
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.as_mut().project();
+        let Some(operation) = this.operation.as_mut().as_pin_mut() else {
+            return self.poll_without_operation();
+        };
+        *this.phase = Phase::Running;
+        if let Poll::Ready(result) = operation.poll(cx) {
+            if heard(this.policy.timeout().custom.is_some()) {
+                self.emit_completed();
             }
-            StateProjection::Unready => {
-                this.state.set(State::Done);
-                Poll::Ready(Err(reject(this.policy.timeout(), *this.limit, false)))
-            }
-            StateProjection::Done => polled_after_completion(),
+            self.end();
+            return Poll::Ready(result);
         }
+        ready!(self.as_mut().poll_timer(cx));
+        self.as_mut().end();
+        Poll::Ready(Err(reject(self.policy.timeout(), true)))
+    }
+}
+
+impl<P: Held, F> ResponseFuture<P, F> {
+    #[inline]
+    fn end(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        *this.phase = Phase::Ended;
+        this.operation.set(None);
+        this.timer.set(None);
+    }
+
+    /// Not inlined, like all that a call which is ready at once has no use for: `poll` then is small enough to be.
+    #[inline(never)]
+    fn poll_timer(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let given = self.given();
+        if given.is_zero() {
+            return Poll::Ready(());
+        }
+        let mut this = self.project();
+        if this.timer.is_none() {
+            this.timer.set(Some(sleep(given)));
+        }
+        // An operation that has used up the task's budget must not keep the timer from being looked at.
+        match this.timer.as_pin_mut() {
+            Some(timer) => pin!(unconstrained(timer)).poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn cancel(self: Pin<&mut Self>) {
+        self.policy.timeout().emit_cancelled(self.elapsed());
+    }
+
+    #[cold]
+    fn emit_completed(&self) {
+        self.policy.timeout().emit_completed(self.elapsed());
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn poll_without_operation<T, E: From<Rejected>>(self: Pin<&mut Self>) -> Poll<Result<T, E>> {
+        let this = self.project();
+        if *this.phase != Phase::Unready {
+            return polled_after_completion();
+        }
+        *this.phase = Phase::Ended;
+        Poll::Ready(Err(reject(this.policy.timeout(), false)))
     }
 }
 
 #[cold]
-fn reject<E: From<Rejected>>(timeout: &Timeout, limit: Duration, reached_inner: bool) -> E {
+fn reject<E: From<Rejected>>(timeout: &Timeout, reached_inner: bool) -> E {
+    let limit = timeout.limit;
     timeout.emit_timed_out(limit, reached_inner);
-    Rejected::timed_out_by(timeout.name.clone(), limit, reached_inner).into()
+    Rejected::timed_out_by(timeout.full_name(), limit, reached_inner).into()
 }
 
 #[cold]
@@ -154,24 +194,12 @@ fn polled_after_completion<T>() -> Poll<T> {
     panic!("a timeout was polled after it had completed")
 }
 
-/// How long the call has been pending.
-fn elapsed(timer: Option<&Sleep>, given: Duration) -> Duration {
-    let left = |timer: &Sleep| timer.deadline().saturating_duration_since(Instant::now());
-    timer.map_or(Duration::ZERO, |timer| given.saturating_sub(left(timer)))
-}
-
 #[pinned_drop]
 impl<P: Held, F> PinnedDrop for ResponseFuture<P, F> {
     #[inline]
     fn drop(self: Pin<&mut Self>) {
-        let this = self.project();
-        let elapsed = match this.state.project() {
-            StateProjection::Running { timer, .. } => elapsed(timer.as_ref().get_ref().as_ref(), *this.left),
-            StateProjection::Unready => Duration::ZERO,
-            StateProjection::Done => return,
-        };
-        if *this.started {
-            this.policy.timeout().emit_cancelled(elapsed);
+        if matches!(self.phase, Phase::Running | Phase::Unready) {
+            self.cancel();
         }
     }
 }
@@ -179,7 +207,7 @@ impl<P: Held, F> PinnedDrop for ResponseFuture<P, F> {
 impl<P: Held, F> fmt::Debug for ResponseFuture<P, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")
-            .field("limit", &self.limit)
+            .field("limit", &self.policy.timeout().limit)
             .finish_non_exhaustive()
     }
 }

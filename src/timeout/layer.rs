@@ -1,6 +1,7 @@
 //! The Tower face.
 
 use std::fmt;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -60,12 +61,8 @@ where
         match self.inner.poll_ready(cx) {
             Poll::Pending => self.poll_expired(cx),
             Poll::Ready(ready) => {
-                if let Readiness::Waiting { since, .. } = &self.readiness {
-                    // Longer than the limit, and yet not expired: nobody was polling, so nobody was waiting.
-                    let waited = Some(since.elapsed()).filter(|waited| *waited < self.timeout.limit);
-                    self.readiness = Readiness::Ready {
-                        waited: waited.unwrap_or_default(),
-                    };
+                if !matches!(self.readiness, Readiness::Unknown) {
+                    self.stop_waiting();
                 }
                 Poll::Ready(ready)
             }
@@ -74,26 +71,49 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let waited = match std::mem::replace(&mut self.readiness, Readiness::Unknown) {
-            Readiness::Expired => {
-                // A fresh handle: the old one stays in line for a call that will not be made.
-                self.inner = self.inner.clone();
-                return ResponseFuture::unready(self.timeout.clone());
-            }
-            Readiness::Ready { waited } => waited,
-            Readiness::Unknown | Readiness::Waiting { .. } => Duration::ZERO,
+        let waited = if matches!(self.readiness, Readiness::Unknown) {
+            Some(Duration::ZERO)
+        } else {
+            self.take_waited()
         };
-        ResponseFuture::started(
-            self.timeout.clone(),
-            self.inner.call(request),
-            self.timeout.limit,
-            waited,
-        )
+        let Some(waited) = waited else {
+            // A fresh handle: the old one stays in line for a call that will not be made.
+            self.inner = self.inner.clone();
+            return ResponseFuture::unready(self.timeout.clone());
+        };
+        let operation = self.inner.call(request);
+        ResponseFuture::started(self.timeout.clone(), operation, waited)
     }
 }
 
+// What a service that is ready at once has no use for, apart from its path.
 impl<S> TimeoutService<S> {
+    /// Notes how long the wait has been, now that the inner service is ready.
     #[cold]
+    #[inline(never)]
+    fn stop_waiting(&mut self) {
+        if let Readiness::Waiting { since, .. } = &self.readiness {
+            // Longer than the limit, and yet not expired: nobody was polling, so nobody was waiting.
+            let waited = Some(since.elapsed()).filter(|waited| *waited < self.timeout.limit);
+            self.readiness = Readiness::Ready {
+                waited: waited.unwrap_or_default(),
+            };
+        }
+    }
+
+    /// How long the wait has been, or `None` if it was too long.
+    #[cold]
+    #[inline(never)]
+    fn take_waited(&mut self) -> Option<Duration> {
+        match mem::replace(&mut self.readiness, Readiness::Unknown) {
+            Readiness::Expired => None,
+            Readiness::Ready { waited } => Some(waited),
+            Readiness::Unknown | Readiness::Waiting { .. } => Some(Duration::ZERO),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
     fn poll_expired<E>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
         if !matches!(self.readiness, Readiness::Waiting { .. }) {
             self.readiness = Readiness::Waiting {
@@ -180,12 +200,9 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let limit = (self.layer.limit)(&request);
-        ResponseFuture::started(
-            self.layer.timeout.clone(),
-            self.inner.call(request),
-            limit,
-            Duration::ZERO,
-        )
+        let operation = self.inner.call(request);
+        let timeout = self.layer.timeout.clone();
+        ResponseFuture::started(Timeout { limit, ..timeout }, operation, Duration::ZERO)
     }
 }
 

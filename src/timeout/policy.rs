@@ -37,10 +37,19 @@ pub(crate) type Listener = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 #[derive(Clone)]
 pub struct Timeout {
     pub(crate) limit: Duration,
-    pub(crate) name: Name,
-    pub(crate) listener: Option<Listener>,
+    pub(crate) name: &'static str,
+    /// What few have is kept apart: the Tower face clones a policy for each call.
+    pub(crate) custom: Option<Arc<Custom>>,
     #[cfg(feature = "metrics")]
     pub(crate) meters: Arc<crate::event::Meters<{ super::event::OUTCOMES }>>,
+}
+
+/// A name made at run time, or a listener.
+#[derive(Clone)]
+pub(crate) struct Custom {
+    /// In place of the policy's own.
+    name: Name,
+    pub(crate) listener: Option<Listener>,
 }
 
 impl Timeout {
@@ -68,8 +77,8 @@ impl Timeout {
     fn named(limit: Duration, name: &'static str) -> Self {
         Self {
             limit,
-            name: Name::new(name),
-            listener: None,
+            name,
+            custom: None,
             #[cfg(feature = "metrics")]
             meters: Arc::new(crate::event::Meters::new()),
         }
@@ -78,7 +87,10 @@ impl Timeout {
     /// What the policy is called in events and errors. Default: `timeout`.
     #[must_use]
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.name = name.into().into();
+        match (name.into(), &self.custom) {
+            (Cow::Borrowed(name), None) => self.name = name,
+            (name, _) => self.custom_mut().name = name.into(),
+        }
         self
     }
 
@@ -87,8 +99,23 @@ impl Timeout {
     /// Called on the task of the call. A panic in it is logged, and otherwise ignored.
     #[must_use]
     pub fn on_event(mut self, listener: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
-        self.listener = Some(Arc::new(listener));
+        self.custom_mut().listener = Some(Arc::new(listener));
         self
+    }
+
+    fn custom_mut(&mut self) -> &mut Custom {
+        let name = Name::new(self.name);
+        let custom = || Arc::new(Custom { name, listener: None });
+        Arc::make_mut(self.custom.get_or_insert_with(custom))
+    }
+
+    pub(crate) fn full_name(&self) -> Name {
+        let custom = self.custom.as_ref();
+        custom.map_or(Name::new(self.name), |custom| custom.name.clone())
+    }
+
+    pub(crate) fn listener(&self) -> Option<&Listener> {
+        self.custom.as_ref().and_then(|custom| custom.listener.as_ref())
     }
 
     /// How long a call may take.
@@ -113,6 +140,7 @@ impl Timeout {
     /// # Panics
     ///
     /// When `operation` is pending and there is no tokio runtime with time enabled.
+    #[inline]
     pub fn call<F, T, E>(&self, operation: F) -> ResponseFuture<&Self, F>
     where
         F: Future<Output = Result<T, E>>,
@@ -135,7 +163,7 @@ impl Timeout {
 impl fmt::Debug for Timeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Timeout")
-            .field("name", &self.name)
+            .field("name", &self.full_name())
             .field("limit", &self.limit)
             .finish_non_exhaustive()
     }
