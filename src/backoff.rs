@@ -221,7 +221,12 @@ impl Backoff {
         let max_delay = self.max_delay.or(grows.then_some(DEFAULT_MAX_DELAY));
         if let Some(max_delay) = max_delay {
             if max_delay < base {
-                let allowed = format!("at least {base:?}, the base of the backoff");
+                let unset = if self.max_delay.is_none() {
+                    " (it was not set, and this is its default)"
+                } else {
+                    ""
+                };
+                let allowed = format!("at least {base:?}, the base of the backoff{unset}");
                 return Err(ConfigError::new(policy, "max_delay", max_delay, allowed));
             }
         }
@@ -385,6 +390,7 @@ impl fmt::Debug for Progress {
 }
 
 #[cfg(test)]
+#[allow(clippy::unchecked_time_subtraction, reason = "a test may panic")]
 mod tests {
     use proptest::prelude::*;
 

@@ -1,8 +1,15 @@
 //! Every numeric setting at its extremes, through build, call and layer: a `ConfigError` that names the setting, or
 //! what the setting says. Never a panic.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::unchecked_time_subtraction,
+    reason = "what a test does when it fails"
+)]
+
+use std::future::{Ready, ready};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -29,23 +36,23 @@ struct Ended {
 }
 
 /// Fails so many times, then succeeds.
-async fn flaky(calls: Arc<AtomicU32>, failures: u32) -> io::Result<()> {
-    match calls.fetch_add(1, Ordering::Relaxed) {
+fn flaky(calls: &AtomicU32, failures: u32) -> Ready<io::Result<()>> {
+    ready(match calls.fetch_add(1, Ordering::Relaxed) {
         n if n < failures => Err(io::ErrorKind::ConnectionReset.into()),
         _ => Ok(()),
-    }
+    })
 }
 
 /// Calls something that fails so many times, plainly and as a layer: both end alike, and that is given back.
 async fn run(retry: RetryBuilder, failures: u32) -> Ended {
     let plain = {
-        let (retry, calls, started) = (retry.clone().build().unwrap(), Arc::default(), Instant::now());
-        let result = retry.call(|| flaky(Arc::clone(&calls), failures)).await;
+        let (retry, calls, started) = (retry.clone().build().unwrap(), AtomicU32::default(), Instant::now());
+        let result = retry.call(|| flaky(&calls, failures)).await;
         ended(&result, &calls, started)
     };
     let layered = {
-        let (retry, calls, started) = (retry.build().unwrap(), Arc::<AtomicU32>::default(), Instant::now());
-        let service = retry.layer(service_fn(|()| flaky(Arc::clone(&calls), failures)));
+        let (retry, calls, started) = (retry.build().unwrap(), AtomicU32::default(), Instant::now());
+        let service = retry.layer(service_fn(|()| flaky(&calls, failures)));
         let result = service.oneshot(()).await;
         ended(&result, &calls, started)
     };
@@ -67,8 +74,8 @@ fn quick() -> RetryBuilder {
 
 /// A policy that waits so long between attempts, and how often it had called when `within` was over.
 async fn calls_within(within: Duration, retry: RetryBuilder) -> u32 {
-    let (retry, calls) = (retry.build().unwrap(), Arc::<AtomicU32>::default());
-    let call = retry.call(|| flaky(Arc::clone(&calls), u32::MAX));
+    let (retry, calls) = (retry.build().unwrap(), AtomicU32::default());
+    let call = retry.call(|| flaky(&calls, u32::MAX));
     assert!(timeout(within, call).await.is_err(), "it still waits");
     calls.load(Ordering::Relaxed)
 }
@@ -166,8 +173,8 @@ async fn hinted(hint: Duration, max_retry_after: Duration) -> (u32, StopReason, 
         })
         .build()
         .unwrap();
-    let calls = Arc::<AtomicU32>::default();
-    let call = retry.call(|| flaky(Arc::clone(&calls), 1)).with_report();
+    let calls = AtomicU32::default();
+    let call = retry.call(|| flaky(&calls, 1)).with_report();
     let (_, report) = call.await;
     (report.attempts, report.stop, report.waited)
 }
@@ -313,7 +320,7 @@ async fn the_ends_of_a_jitter_work() {
     assert_eq!(run(of(Jitter::Additive(Duration::ZERO)), 1).await.elapsed, S);
 
     let whole = of(Jitter::Proportional(1.0)).seed(7).build().unwrap();
-    let (_, report) = whole.call(|| flaky(Arc::default(), 1)).with_report().await;
+    let (_, report) = whole.call(|| flaky(&AtomicU32::default(), 1)).with_report().await;
     assert!(report.waited <= 4 * S, "{report:?}");
     // Anything up to the longest time: the draw of this seed is no number near 0.
     assert_eq!(calls_within(YEAR, of(Jitter::Additive(Duration::MAX)).seed(7)).await, 1);
@@ -373,13 +380,13 @@ fn a_floor_out_of_range_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn budgets_at_the_ends_of_their_ranges_pay_what_they_should() {
     let paid = async |ratio, floor, successes| {
-        let calls = Arc::<AtomicU32>::default();
+        let calls = AtomicU32::default();
         let budget = RetryBudget::builder().ratio(ratio).floor(floor).build().unwrap();
         let retry = quick().budget(&budget).max_attempts(1_000).build().unwrap();
         for _ in 0..successes {
-            retry.call(|| flaky(Arc::default(), 0)).await.unwrap();
+            retry.call(|| flaky(&AtomicU32::default(), 0)).await.unwrap();
         }
-        let (_, report) = retry.call(|| flaky(Arc::clone(&calls), u32::MAX)).with_report().await;
+        let (_, report) = retry.call(|| flaky(&calls, u32::MAX)).with_report().await;
         (report.attempts - 1, report.stop)
     };
     assert_eq!(paid(0.0, 0.0, 100).await, (0, StopReason::BudgetEmpty));
@@ -398,7 +405,7 @@ async fn an_empty_budget_leaves_the_error_as_it_was() {
     let ended = run(quick().budget(&budget), 1).await;
     assert_eq!((ended.succeeded, ended.calls), (false, 1));
     let retry = quick().budget(&budget).build().unwrap();
-    let error = retry.call(|| flaky(Arc::default(), 1)).await.unwrap_err();
+    let error = retry.call(|| flaky(&AtomicU32::default(), 1)).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 }
 
@@ -505,7 +512,7 @@ async fn the_default_budget_is_the_documented_one() {
         let retry = Retry::builder().budget(&budget).build().unwrap();
         for calls in 0..10 {
             assert!((budget.available() - earned_by(calls)).abs() < 1e-9, "{budget:?}");
-            retry.call(|| flaky(Arc::default(), 0)).await.unwrap();
+            retry.call(|| flaky(&AtomicU32::default(), 0)).await.unwrap();
         }
     }
 }
