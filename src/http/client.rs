@@ -47,9 +47,11 @@ macro_rules! known_client {
 
             pub(super) fn client_error(error: &(dyn Error + 'static)) -> Option<ClientError> {
                 let error = find::<$reqwest::Error>(error)?;
+                // A connection that is lost within the answer is a decode error too.
+                let is_decode = || error.is_decode() && !error.is_timeout() && find::<hyper::Error>(error).is_none();
                 Some(match error.status() {
                     Some(status) => ClientError::Status(status),
-                    None if error.is_builder() || error.is_decode() || error.is_redirect() => ClientError::Final,
+                    None if error.is_builder() || error.is_redirect() || is_decode() => ClientError::Final,
                     None if error.is_connect() => ClientError::NotConnected,
                     None => ClientError::Passing,
                 })

@@ -3,6 +3,7 @@
 
 mod bodies;
 mod clients;
+mod reqwest_errors;
 #[path = "../support/server.rs"]
 mod server;
 

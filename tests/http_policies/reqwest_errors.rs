@@ -1,0 +1,210 @@
+//! What the errors of `reqwest` mean, the same for both of its versions.
+
+use std::future::ready;
+
+use ::http::Method;
+use steadfast::Classify;
+use steadfast::http::HttpReplay;
+use steadfast::retry::{Retry, StopReason};
+use tower::{Layer, Service, ServiceExt};
+
+use super::server::{Reply, Server, nobody};
+use super::{Ends, retry};
+
+macro_rules! reqwest_version {
+    ($name:ident, $reqwest:ident) => {
+        mod $name {
+            use super::*;
+
+            use ::$reqwest::{Body, Client, Error, Request, Response};
+
+            fn client() -> Client {
+                Client::builder().no_proxy().build().unwrap()
+            }
+
+            fn request(method: Method, url: String) -> Request {
+                Request::new(method, url.parse().unwrap())
+            }
+
+            /// A client for which statuses from 400 on are errors.
+            async fn send_checked<C>(retry: Retry<C, HttpReplay>, request: Request) -> Result<Response, Error>
+            where
+                C: Classify<Response, Error>,
+            {
+                let checked = client().and_then(|response: Response| ready(response.error_for_status()));
+                retry.layer(checked).oneshot(request).await
+            }
+
+            #[tokio::test]
+            async fn a_status_that_became_an_error_is_judged_as_the_status() {
+                for (status, end) in [
+                    (503, (3, StopReason::MaxAttempts)),
+                    (500, (3, StopReason::MaxAttempts)),
+                    (404, (1, StopReason::Success)),
+                    (501, (1, StopReason::NotRetryable)),
+                ] {
+                    let server = Server::start(vec![Reply::Status(status); 3]).await;
+                    let (retry, ends) = Ends::of(retry());
+                    let error = send_checked(retry, request(Method::GET, server.url("/")))
+                        .await
+                        .unwrap_err();
+                    assert_eq!(error.status().unwrap(), status);
+                    assert_eq!(ends.only(), end, "{status}");
+                }
+            }
+
+            #[tokio::test]
+            async fn a_post_whose_status_became_an_error_is_not_retried() {
+                let server = Server::start([Reply::Status(503)]).await;
+                let (retry, ends) = Ends::of(retry());
+                assert!(
+                    send_checked(retry, request(Method::POST, server.url("/")))
+                        .await
+                        .is_err()
+                );
+                assert_eq!(
+                    (ends.only(), server.connections()),
+                    ((1, StopReason::NotReplayable), 1)
+                );
+            }
+
+            #[tokio::test]
+            async fn an_exception_holds_for_a_status_that_became_an_error() {
+                let server = Server::start([Reply::Status(409)]).await;
+                let (retry, ends) = Ends::of(retry().treat(409.try_into().unwrap(), steadfast::Verdict::TRANSIENT));
+                assert!(
+                    send_checked(retry, request(Method::GET, server.url("/")))
+                        .await
+                        .is_ok()
+                );
+                assert_eq!(ends.only(), (2, StopReason::Success));
+            }
+
+            #[tokio::test]
+            async fn a_streaming_body_is_sent_once() {
+                let server = Server::start([Reply::Status(503)]).await;
+                let (retry, ends) = Ends::of(retry());
+                let mut request = request(Method::PUT, server.url("/"));
+                let parts = futures::stream::iter(["one ", "two"].map(Ok::<_, std::io::Error>));
+                *request.body_mut() = Some(Body::wrap_stream(parts));
+                let response = retry.layer(client()).oneshot(request).await.unwrap();
+                assert_eq!(response.status(), 503);
+                assert_eq!(
+                    (ends.only(), server.connections()),
+                    ((1, StopReason::NotReplayable), 1)
+                );
+                assert_eq!(server.seen()[0].body, "one two");
+            }
+
+            #[tokio::test]
+            async fn a_request_that_cannot_be_built_is_not_retried() {
+                let (retry, ends) = Ends::of(retry());
+                let request = request(Method::GET, "ftp://localhost/".to_owned());
+                let error = retry.layer(client()).oneshot(request).await.unwrap_err();
+                assert!(error.is_builder(), "{error:?}");
+                assert_eq!(ends.only(), (1, StopReason::NotRetryable));
+            }
+
+            #[tokio::test]
+            async fn a_loop_of_redirects_is_not_retried() {
+                let to_itself = Reply::With(302, vec![("location", "/".to_owned())]);
+                let server = Server::start(vec![to_itself; 100]).await;
+                let (retry, ends) = Ends::of(retry());
+                let looping = retry
+                    .layer(client())
+                    .oneshot(request(Method::GET, server.url("/")));
+                assert!(looping.await.unwrap_err().is_redirect());
+                assert_eq!(ends.only(), (1, StopReason::NotRetryable));
+            }
+
+            #[tokio::test]
+            async fn a_clients_own_timeout_is_retried_but_not_for_a_post() {
+                for (method, end) in [
+                    (Method::GET, (2, StopReason::Success)),
+                    (Method::POST, (1, StopReason::NotReplayable)),
+                ] {
+                    let server = Server::start([Reply::Hang]).await;
+                    let (retry, ends) = Ends::of(retry());
+                    let mut request = request(method, server.url("/"));
+                    *request.timeout_mut() = Some(std::time::Duration::from_millis(150));
+                    let result = retry.layer(client()).oneshot(request).await;
+                    assert_eq!(result.is_ok(), end.1 == StopReason::Success);
+                    assert_eq!(ends.only(), end);
+                }
+            }
+
+            /// A client whose answers are read to their end.
+            fn reading()
+            -> impl Service<Request, Response = ::http::Response<String>, Error = Error, Future: Send> + Clone {
+                client().and_then(|response: Response| async move {
+                    let status = response.status();
+                    let mut whole = ::http::Response::new(response.text().await?);
+                    *whole.status_mut() = status;
+                    Ok(whole)
+                })
+            }
+
+            #[tokio::test]
+            async fn a_connection_lost_within_the_answer_is_retried() {
+                let server = Server::start([Reply::Cut]).await;
+                let (retry, ends) = Ends::of(retry());
+                let result = retry
+                    .layer(reading())
+                    .oneshot(request(Method::GET, server.url("/")))
+                    .await;
+                assert_eq!(ends.only(), (2, StopReason::Success), "{result:?}");
+                assert_eq!(result.unwrap().body(), "answer 2");
+            }
+
+            #[tokio::test]
+            async fn a_connection_lost_within_the_answer_to_a_post_is_not_retried() {
+                let server = Server::start([Reply::Cut]).await;
+                let (retry, ends) = Ends::of(retry());
+                let result = retry
+                    .layer(reading())
+                    .oneshot(request(Method::POST, server.url("/")))
+                    .await;
+                assert!(result.is_err());
+                assert_eq!(ends.only(), (1, StopReason::NotReplayable));
+            }
+
+            #[tokio::test]
+            async fn an_answer_that_cannot_be_decoded_is_not_retried() {
+                let (retry, ends) = Ends::of(retry());
+                let garbled = tower::service_fn(|_: Request| async {
+                    let garbage = futures::stream::iter([Err::<&str, _>(std::io::Error::other("not gzip"))]);
+                    let response = ::http::Response::new(Body::wrap_stream(garbage));
+                    Response::from(response).text().await.map(::http::Response::new)
+                });
+                let error = retry
+                    .layer(garbled)
+                    .oneshot(request(Method::GET, "http://localhost/".to_owned()))
+                    .await
+                    .unwrap_err();
+                assert!(error.is_decode(), "{error:?}");
+                assert_eq!(ends.only(), (1, StopReason::NotRetryable));
+            }
+
+            #[tokio::test]
+            #[ignore = "known: reqwest follows the redirect inside, and its error does not tell"]
+            async fn a_post_that_was_sent_and_redirected_to_where_nobody_listens_is_not_retried() {
+                let elsewhere = Reply::With(303, vec![("location", nobody().await)]);
+                let server = Server::start(vec![elsewhere; 3]).await;
+                let (retry, ends) = Ends::of(retry());
+                let result = retry
+                    .layer(client())
+                    .oneshot(request(Method::POST, server.url("/")))
+                    .await;
+                assert!(result.is_err());
+                assert_eq!(
+                    (ends.only(), server.connections()),
+                    ((1, StopReason::NotReplayable), 1),
+                    "{result:?}"
+                );
+            }
+        }
+    };
+}
+
+reqwest_version!(v0_12, reqwest_0_12);
+reqwest_version!(v0_13, reqwest);
