@@ -30,6 +30,9 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// [`retry_unsafe`](RetryBuilder::retry_unsafe) allows it. Where a retry would have happened and does not, the event
 /// says [`NotReplayable`](crate::retry::StopReason::NotReplayable).
 ///
+/// `reqwest` follows redirects within an attempt, and its error does not tell: a POST that was answered by a redirect to
+/// where nobody listens looks like one that was never sent. Give such a client `redirect::Policy::none()`.
+///
 /// The rules hold in the Tower face, which sees the request. In the plain face it is you who says, by calling it, that
 /// the operation may be repeated.
 ///
