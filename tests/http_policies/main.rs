@@ -3,9 +3,11 @@
 
 mod bodies;
 mod clients;
+mod grpc;
 mod reqwest_errors;
 #[path = "../support/server.rs"]
 mod server;
+mod servers;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
