@@ -785,7 +785,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(4_096))]
+        #![proptest_config(crate::histories::histories(4_096))]
 
         #[test]
         fn no_wait_exceeds_its_cap(

@@ -98,6 +98,8 @@ mod backoff;
 mod clock;
 mod event;
 mod guard;
+#[cfg(test)]
+mod histories;
 mod outcome;
 mod random;
 mod rejected;

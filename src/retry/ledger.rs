@@ -643,7 +643,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(10_000))]
+        #![proptest_config(crate::histories::histories(10_000))]
 
         #[test]
         fn the_ledger_agrees_with_a_list_of_all_that_happened(setting in any_setting(), history in any_history()) {
@@ -715,7 +715,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #![proptest_config(crate::histories::histories(2_000))]
 
         #[test]
         fn from_any_moment_on_no_more_is_paid_than_is_earned_and_granted(
@@ -758,7 +758,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(10_000))]
+        #![proptest_config(crate::histories::histories(10_000))]
 
         #[test]
         fn late_clock_readings_pay_no_more_than_is_earned_and_granted(

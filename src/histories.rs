@@ -1,0 +1,11 @@
+//! How many random histories a property test runs.
+
+use proptest::test_runner::Config;
+
+/// `default` of them, or as many as `PROPTEST_CASES` says.
+pub(crate) fn histories(default: u32) -> Config {
+    let asked = std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok());
+    Config::with_cases(asked.unwrap_or(default))
+}
