@@ -7,5 +7,10 @@ pub(crate) fn histories(default: u32) -> Config {
     let asked = std::env::var("PROPTEST_CASES")
         .ok()
         .and_then(|cases| cases.parse().ok());
-    Config::with_cases(asked.unwrap_or(default))
+    Config {
+        cases: asked.unwrap_or(default),
+        // The minimal failing history is printed: it becomes a test of its own, not a file of seeds.
+        failure_persistence: None,
+        ..Config::default()
+    }
 }

@@ -918,7 +918,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(crate::histories::histories(4_000))]
 
         /// Three attempts, polled in any order and dropped at any time. Each delivers the content from its beginning:
         /// all of it, or an error; and it always comes to an end.
