@@ -11,6 +11,7 @@ use super::event::{Outcome, Telemetry};
 use super::policy::{Fallback, Mode};
 use super::recover::Recover;
 use crate::event::heard;
+use crate::outcome::Judged;
 use crate::{Classify, Verdict};
 
 /// How a call holds its policy: borrowed in the plain face, owned in Tower's.
@@ -45,6 +46,8 @@ impl<H, C, M> Held for &Fallback<H, C, M> {
 }
 
 /// A call under a [`Fallback`].
+// A result that passes neither makes nor drops what a recovery needs: hence the operation beside it, in place of one
+// state with a variant for each phase.
 #[pin_project(PinnedDrop)]
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct ResponseFuture<P: Held, Req, F, K, E, R> {
@@ -52,54 +55,63 @@ pub struct ResponseFuture<P: Held, Req, F, K, E, R> {
     request: PhantomData<fn(Req)>,
     /// What is kept of the request, until a recovery takes it.
     kept: Option<K>,
-    /// Whether there is a call to tell of: from its first poll, or from the call of the inner service.
-    started: bool,
+    /// Whether there is a call to tell of: from its first poll, or from the call of the inner service, to its end.
+    running: bool,
     #[pin]
-    state: State<F, E, R>,
+    operation: Option<F>,
+    #[pin]
+    recovery: Recovery<E, R>,
 }
 
-#[pin_project(project = StateProjection)]
-enum State<F, E, R> {
-    Running {
-        #[pin]
-        operation: F,
-    },
+#[pin_project(project = RecoveryProjection)]
+enum Recovery<E, R> {
+    /// Not begun, or at its end.
+    None,
     /// The inner service failed before it could be called.
-    Failed {
-        error: Option<E>,
-    },
-    Recovering {
+    Due { error: Option<E> },
+    UnderWay {
         #[pin]
         recovery: R,
     },
-    Done,
 }
 
 impl<P: Held, Req, F, K, E, R> ResponseFuture<P, Req, F, K, E, R> {
     #[inline]
     pub(crate) fn new(policy: P, operation: F, kept: K) -> Self {
-        Self::with(policy, kept, State::Running { operation }, false)
+        Self {
+            policy,
+            request: PhantomData,
+            kept: Some(kept),
+            running: false,
+            operation: Some(operation),
+            recovery: Recovery::None,
+        }
     }
 
     /// The inner service was called.
     #[inline]
     pub(crate) fn started(policy: P, operation: F, kept: K) -> Self {
-        Self::with(policy, kept, State::Running { operation }, true)
+        let mut call = Self::new(policy, operation, kept);
+        call.running = true;
+        call
     }
 
+    /// The inner service failed before it could be called.
     pub(crate) fn failed(policy: P, error: E, kept: K) -> Self {
-        Self::with(policy, kept, State::Failed { error: Some(error) }, true)
-    }
-
-    #[inline]
-    fn with(policy: P, kept: K, state: State<F, E, R>, started: bool) -> Self {
         Self {
             policy,
             request: PhantomData,
             kept: Some(kept),
-            started,
-            state,
+            running: true,
+            operation: None,
+            recovery: Recovery::Due { error: Some(error) },
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn cancel(&self) {
+        self.telemetry().emit_finished(Outcome::Cancelled);
     }
 
     fn telemetry(&self) -> &Telemetry {
@@ -118,32 +130,31 @@ where
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        *self.as_mut().project().started = true;
-        loop {
-            let this = self.as_mut().project();
-            let mut state = this.state;
-            let result = match state.as_mut().project() {
-                StateProjection::Running { operation } => ready!(operation.poll(cx)),
-                StateProjection::Failed { error } => match error.take() {
-                    Some(error) => Err(error),
-                    None => return polled_after_completion(),
-                },
-                StateProjection::Recovering { recovery } => {
-                    let result = ready!(recovery.poll(cx));
-                    state.set(State::Done);
-                    let outcome = if result.is_ok() {
-                        Outcome::Recovered
-                    } else {
-                        Outcome::RecoveryFailed
-                    };
-                    this.policy.fallback().core.telemetry.emit_finished(outcome);
-                    return Poll::Ready(result);
-                }
-                StateProjection::Done => return polled_after_completion(),
+        let mut this = self.as_mut().project();
+        let Some(operation) = this.operation.as_mut().as_pin_mut() else {
+            return self.poll_recovery(cx);
+        };
+        *this.running = true;
+        let result = ready!(operation.poll(cx));
+        let fallback = &*this.policy.fallback().core;
+        let verdict = match &result {
+            Ok(response) => Some(fallback.judgement.judge(Ok(response)).verdict),
+            Err(_) => None,
+        };
+        if verdict == Some(Verdict::Success) {
+            let Ok(result) = P::Mode::sort(result, false) else {
+                unreachable!("a response that need not be replaced passes")
             };
-            if let Some(result) = self.as_mut().settle(result) {
-                return Poll::Ready(result);
+            this.operation.set(None);
+            *this.running = false;
+            if heard(fallback.telemetry.listener.is_some()) {
+                fallback.telemetry.emit_finished(Outcome::NotNeeded);
             }
+            return Poll::Ready(result);
+        }
+        match self.as_mut().settle(result, verdict) {
+            Some(result) => Poll::Ready(result),
+            None => self.poll_recovery(cx),
         }
     }
 }
@@ -155,17 +166,22 @@ fn polled_after_completion<T>() -> Poll<T> {
 }
 
 impl<P: Held, Req, F, K, E, R> ResponseFuture<P, Req, F, K, E, R> {
-    /// What follows from the result of the operation: the end of the call, or a recovery under way and `None`.
-    #[inline]
-    fn settle<T, X>(self: Pin<&mut Self>, result: Result<T, E>) -> Option<Result<T, X>>
+    /// What follows from an error, and from a response with a `verdict` of its own: the end of the call, or a recovery
+    /// under way and `None`.
+    ///
+    /// Not inlined, to keep `poll` small.
+    #[inline(never)]
+    fn settle<T, X>(self: Pin<&mut Self>, result: Result<T, E>, verdict: Option<Verdict>) -> Option<Result<T, X>>
     where
         P: Held<Classifier: Classify<T, E>, Mode: Mode<E, Error = X>>,
         P::Handler: Recover<Req, T, E, X, Kept = K, Future = R>,
     {
-        let this = self.project();
+        let mut this = self.project();
         let fallback = &*this.policy.fallback().core;
-        let mut state = this.state;
-        let judged = fallback.judgement.judge(result.as_ref());
+        let judged = match verdict {
+            Some(verdict) => Judged::response(verdict),
+            None => fallback.judgement.judge(result.as_ref()),
+        };
         let verdict = judged.verdict;
         let failed = verdict.is_failure() || verdict == Verdict::Ignored && judged.rejected.is_some();
         let is_error = result.is_err();
@@ -176,8 +192,7 @@ impl<P: Held, Req, F, K, E, R> ResponseFuture<P, Req, F, K, E, R> {
         let recovery = match (P::Mode::sort(result, recover), this.kept.take()) {
             (Ok(result), _) => Err(result),
             (Err(result), Some(kept)) => {
-                // Frees what the operation held; not yet done, as the handler may panic.
-                state.set(State::Failed { error: None });
+                this.operation.set(None);
                 fallback.handler.recover(result, kept).map_err(Ok)
             }
             (Err(_), None) => unreachable!("the request is kept until the one recovery takes it"),
@@ -187,15 +202,52 @@ impl<P: Held, Req, F, K, E, R> ResponseFuture<P, Req, F, K, E, R> {
                 if !is_error {
                     fallback.telemetry.emit_recovering(verdict, None);
                 }
-                state.set(State::Recovering { recovery });
+                this.recovery.set(Recovery::UnderWay { recovery });
                 None
             }
             Err(result) => {
-                state.set(State::Done);
+                this.operation.set(None);
+                *this.running = false;
                 if heard(fallback.telemetry.listener.is_some()) {
                     fallback.telemetry.emit_finished(Outcome::NotNeeded);
                 }
                 Some(result)
+            }
+        }
+    }
+
+    /// Not inlined, for the same reason.
+    #[inline(never)]
+    fn poll_recovery<T, X>(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, X>>
+    where
+        P: Held<Classifier: Classify<T, E>, Mode: Mode<E, Error = X>>,
+        P::Handler: Recover<Req, T, E, X, Kept = K, Future = R>,
+        R: Future<Output = Result<T, X>>,
+    {
+        loop {
+            let mut this = self.as_mut().project();
+            match this.recovery.as_mut().project() {
+                RecoveryProjection::UnderWay { recovery } => {
+                    let result = ready!(recovery.poll(cx));
+                    this.recovery.set(Recovery::None);
+                    *this.running = false;
+                    let outcome = if result.is_ok() {
+                        Outcome::Recovered
+                    } else {
+                        Outcome::RecoveryFailed
+                    };
+                    this.policy.fallback().core.telemetry.emit_finished(outcome);
+                    return Poll::Ready(result);
+                }
+                RecoveryProjection::Due { error } => {
+                    let Some(error) = error.take() else {
+                        return polled_after_completion();
+                    };
+                    if let Some(result) = self.as_mut().settle(Err(error), None) {
+                        return Poll::Ready(result);
+                    }
+                }
+                RecoveryProjection::None => return polled_after_completion(),
             }
         }
     }
@@ -205,8 +257,8 @@ impl<P: Held, Req, F, K, E, R> ResponseFuture<P, Req, F, K, E, R> {
 impl<P: Held, Req, F, K, E, R> PinnedDrop for ResponseFuture<P, Req, F, K, E, R> {
     #[inline]
     fn drop(self: Pin<&mut Self>) {
-        if self.started && !matches!(self.state, State::Done) {
-            self.telemetry().emit_finished(Outcome::Cancelled);
+        if self.running {
+            self.cancel();
         }
     }
 }

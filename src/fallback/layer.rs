@@ -53,7 +53,8 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let kept = self.fallback.core.handler.keep(&request);
-        ResponseFuture::started(self.fallback.clone(), self.inner.call(request), kept)
+        let operation = self.inner.call(request);
+        ResponseFuture::started(self.fallback.clone(), operation, kept)
     }
 }
 

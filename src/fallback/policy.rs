@@ -164,6 +164,7 @@ impl<H, C, M> Fallback<H, C, M> {
     /// # Cancel safety
     ///
     /// Dropping the future drops the operation or the recovery, whichever is under way. No recovery is begun then.
+    #[inline]
     pub fn call<F, T, E>(&self, operation: F) -> ResponseFuture<&Self, (), F, (), E, H::Future>
     where
         F: Future<Output = Result<T, E>>,

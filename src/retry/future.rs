@@ -51,7 +51,6 @@ impl<C, R> Held for &Retry<C, R> {
 const ATTEMPTS_PER_POLL: u32 = 32;
 
 /// A call under a [`Retry`].
-///
 // A call that succeeds at once neither makes nor drops what a failure needs: hence the options, in place of one state
 // with a variant for each phase.
 #[pin_project(PinnedDrop)]
@@ -331,7 +330,12 @@ where
     fn fail_unready(mut self: Pin<&mut Self>, error: A::Error) -> Result<A::Response, A::Error> {
         let this = self.as_mut().project();
         let retry = &*this.policy.retry().view;
-        let sent = this.failures.as_ref().is_some_and(|failures| failures.sent);
+        let mut sent = false;
+        if let Some(failures) = this.failures {
+            // There will be no retry: a payment for one goes back.
+            failures.payment = None;
+            sent = failures.sent;
+        }
         let result = Err(error);
         let judged = retry.judgement.judge(result.as_ref());
         if let Some(rejected) = judged.rejected.filter(|_| sent) {

@@ -38,7 +38,7 @@ fn missed(row: &Row, contenders: &[(&Contender, Measured)]) -> Vec<String> {
                 let peer = peers().find(|(contender, _)| contender.name == name);
                 peer.and_then(|(_, measured)| measured.instructions).unwrap_or(0) * percent / 100
             }
-            Limit::PeersOnly | Limit::None => u64::MAX,
+            Limit::None => u64::MAX,
         };
         if instructions > ceiling {
             miss(format!("{instructions} instructions, at most {ceiling} allowed"));

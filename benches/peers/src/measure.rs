@@ -1,5 +1,7 @@
 //! How a call is driven, and how its cost is taken.
 
+#![allow(clippy::disallowed_methods, reason = "it is real time that is measured here")]
+
 use std::future::Future;
 use std::hint::black_box;
 use std::pin::pin;

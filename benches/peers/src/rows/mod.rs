@@ -20,10 +20,8 @@ pub struct Row {
 /// What is asked of our instruction count, besides being below the peers'.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Limit {
-    /// Nothing at all.
+    /// Nothing, not even that.
     None,
-    /// Nothing more.
-    PeersOnly,
     /// At most twice that of a prototype which does no more than it has to, and 20.
     Prototype(u64),
     /// At most so many percent of that of one peer; the others do not matter.

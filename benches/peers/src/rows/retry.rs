@@ -44,6 +44,10 @@ pub fn rows() -> Vec<Row> {
             limit: Limit::Prototype(170),
             contenders: vec![
                 ours("steadfast", plain_failing),
+                Contender {
+                    may_be_below: true,
+                    ..peer("a bare loop", bare_failing)
+                },
                 peer("backon", backon_failing),
                 peer("tokio-retry", tokio_retry_failing),
                 peer("seatbelt", seatbelt_failing),
@@ -78,6 +82,23 @@ fn plain_failing(calls: u64) -> Sample {
             .expect("the settings are in range");
         let retry = black_box(retry);
         each_awaited(calls, async || retry.call(|| fail_twice(black_box(7))).await).await
+    })
+}
+
+/// What the three attempts cost without anything around them.
+fn bare_failing(calls: u64) -> Sample {
+    on_runtime(async {
+        each_awaited(calls, async || {
+            let mut attempt = 1;
+            loop {
+                let result = fail_twice(black_box(7)).await;
+                if result.is_ok() || attempt >= black_box(3) {
+                    return result;
+                }
+                attempt += 1;
+            }
+        })
+        .await
     })
 }
 
