@@ -230,6 +230,8 @@ mod tests {
     use super::*;
     use crate::{BoxedErrors, Rejected};
 
+    type BoxError = Box<dyn Error + Send + Sync>;
+
     const SECOND: Duration = Duration::from_secs(1);
 
     fn response(status: u16, headers: &[(&'static str, &str)]) -> Response<()> {
@@ -317,7 +319,6 @@ mod tests {
         let denied = io::Error::from(io::ErrorKind::PermissionDenied);
         assert_eq!(judges.classify(Err::<&Response<()>, _>(&denied)), Verdict::Permanent);
 
-        type BoxError = Box<dyn Error + Send + Sync>;
         let judges = judges.exchange_errors(BoxedErrors);
         let (conflict, boxed) = (response(409, &[]), BoxError::from(denied));
         assert_eq!(judges.classify(Ok::<_, &BoxError>(&conflict)), Verdict::TRANSIENT);

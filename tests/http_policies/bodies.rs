@@ -247,7 +247,8 @@ async fn the_error_of_a_body_ends_the_call_and_nothing_is_sent_twice() {
             },
         ));
         let error = try_put(retry, &server, Box::pin(body)).await.unwrap_err();
-        let chain = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+        let error: &dyn std::error::Error = &error;
+        let chain = std::iter::successors(Some(error), |error| error.source());
         assert!(
             chain.last().unwrap().to_string().contains("the disk is gone"),
             "{error:?}"
@@ -292,4 +293,43 @@ async fn headers_version_and_extensions_are_those_of_the_first_attempt() {
     assert!(sent.iter().all(|attempt| *attempt == sent[0]));
     assert_eq!(sent[0].3.get_all("x-many").iter().count(), 2);
     assert_eq!((sent[0].2, &sent[0].4), (http::Version::HTTP_2, &Some(Tag(7))));
+}
+
+/// A server that answers the first request without reading its body, keeps that connection open, and does not read on.
+#[tokio::test]
+async fn an_attempt_whose_body_is_stuck_does_not_hold_up_the_next() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const SIZE: usize = 16 << 20;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut first, _) = listener.accept().await.unwrap();
+        let mut head = [0; 1024];
+        let _ = first.read(&mut head).await.unwrap();
+        let unavailable = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+        first.write_all(unavailable).await.unwrap();
+        let (mut second, _) = listener.accept().await.unwrap();
+        let mut read = 0;
+        while read < SIZE {
+            let mut buffer = vec![0; 1 << 16];
+            read += second.read(&mut buffer).await.unwrap();
+        }
+        let fine = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        second.write_all(fine).await.unwrap();
+        std::future::pending::<()>().await;
+        drop(first);
+    });
+    let chunk = Bytes::from(vec![7; 1 << 16]);
+    let frames = (0..SIZE >> 16).map(|_| Frame::data(chunk.clone()));
+    let (retry, ends) = Ends::of(retry().body_limit(2 * SIZE));
+    let client: Client<HttpConnector, ReplayBody<Slow>> = Client::builder(TokioExecutor::new()).build_http();
+    let request = Request::put(url).body(Slow::new(frames)).unwrap();
+    let call = retry.layer(client).oneshot(request);
+    let response = tokio::time::timeout(Duration::from_secs(5), call)
+        .await
+        .expect("stuck")
+        .unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(ends.only(), (2, StopReason::Success));
 }

@@ -1,5 +1,5 @@
 //! The HTTP preset and the server's face, with real clients and servers on loopback.
-#![allow(unreachable_pub, reason = "modules of one test program")]
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "modules of one test program")]
 
 mod bodies;
 mod clients;
