@@ -915,6 +915,32 @@ mod tests {
         assert_eq!(rest(&mut copy), Err(ForgottenBody.to_string()));
     }
 
+    #[test]
+    fn two_threads_that_read_at_once_cut_nothing_short() {
+        fn drain(mut body: Script) -> Result<Vec<u8>, BoxError> {
+            let mut bytes = Vec::new();
+            loop {
+                let frame = futures::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
+                match futures::executor::block_on(frame) {
+                    Some(frame) => bytes.extend_from_slice(&frame?.into_data().expect("data")),
+                    None => return Ok(bytes),
+                }
+            }
+        }
+
+        for _ in 0..2_000 {
+            let first = body(&[Data(b"a"), Pause, Data(b"bc"), Pause, Pause, Data(b"def"), Pause], 6);
+            let copy = first.copy().unwrap();
+            let (first, copy) = std::thread::scope(|scope| {
+                let first = scope.spawn(|| drain(first));
+                let copy = scope.spawn(|| drain(copy));
+                (first.join().unwrap(), copy.join().unwrap())
+            });
+            assert_eq!(copy.unwrap(), b"abcdef");
+            assert!(first.map_or(true, |bytes| bytes == b"abcdef"), "whole, or overtaken");
+        }
+    }
+
     /// A body that panics when it is polled for the second time.
     struct Panics(usize);
 
