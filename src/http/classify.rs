@@ -131,7 +131,7 @@ where
             Err(error) => match self.errors.as_error(error).and_then(client_error) {
                 Some(ClientError::Status(status)) => self.judge(status, None),
                 Some(ClientError::Final) => Verdict::Permanent,
-                Some(ClientError::NotConnected | ClientError::Passing) => Verdict::TRANSIENT,
+                Some(ClientError::Passing) => Verdict::TRANSIENT,
                 None => self.errors.classify(result),
             },
         }
@@ -156,22 +156,22 @@ where
 /// sent in the trailers, after the body, is not seen: that is where a streaming response has it. A server that fails
 /// at once sends it in the head. Its `grpc-retry-pushback-ms` (gRFC A6) is followed as `Retry-After` is; one that is
 /// negative or cannot be read forbids the retry.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ByGrpcStatus<C = ByError> {
-    errors: C,
+    by_status: ByStatus<C>,
 }
 
 /// Judges errors by [`ByError`].
 impl Default for ByGrpcStatus {
     fn default() -> Self {
-        Self::with_errors(ByError)
+        Self::over(ByStatus::default())
     }
 }
 
 impl<C> ByGrpcStatus<C> {
-    /// Judges errors by `errors`.
-    pub fn with_errors(errors: C) -> Self {
-        Self { errors }
+    /// Judges errors, and every HTTP status but 200, by `by_status`.
+    pub fn over(by_status: ByStatus<C>) -> Self {
+        Self { by_status }
     }
 }
 
@@ -182,16 +182,13 @@ where
 {
     fn classify(&self, result: Result<&T, &E>) -> Verdict {
         match result {
-            Ok(response) if response.status() != StatusCode::OK => {
-                ByStatus::with_errors(()).judge(response.status(), Some(response.headers()))
-            }
-            Ok(response) => by_grpc_status(response.headers()),
-            Err(_) => self.errors.classify(result),
+            Ok(response) if response.status() == StatusCode::OK => by_grpc_status(response.headers()),
+            result => self.by_status.classify(result),
         }
     }
 
     fn as_error<'e>(&self, error: &'e E) -> Option<&'e (dyn Error + 'static)> {
-        self.errors.as_error(error)
+        self.by_status.as_error(error)
     }
 }
 
@@ -199,7 +196,7 @@ impl<C, D> ExchangeErrors<D> for ByGrpcStatus<C> {
     type With = ByGrpcStatus<D>;
 
     fn exchange_errors(self, errors: D) -> ByGrpcStatus<D> {
-        ByGrpcStatus { errors }
+        ByGrpcStatus::over(self.by_status.exchange_errors(errors))
     }
 }
 

@@ -8,8 +8,6 @@ use http::StatusCode;
 #[cfg_attr(not(any(feature = "reqwest-0_12", feature = "reqwest-0_13")), allow(dead_code))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ClientError {
-    /// There was no connection: nothing was sent.
-    NotConnected,
     /// A response was turned into an error.
     Status(StatusCode),
     /// The next attempt would end the same way.
@@ -52,7 +50,6 @@ macro_rules! known_client {
                 Some(match error.status() {
                     Some(status) => ClientError::Status(status),
                     None if error.is_builder() || error.is_redirect() || is_decode() => ClientError::Final,
-                    None if error.is_connect() => ClientError::NotConnected,
                     None => ClientError::Passing,
                 })
             }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use http::{HeaderName, StatusCode};
 
 use super::classify::{ByGrpcStatus, ByStatus};
-use super::client::{ClientError, client_error};
 use super::head::{HttpRequest, RequestHead, Sendable};
 use crate::Verdict;
 use crate::rejected::find;
@@ -29,9 +28,6 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// or says so by [`not_sent_if`](RetryBuilder::not_sent_if). Others where
 /// [`retry_unsafe`](RetryBuilder::retry_unsafe) allows it. Where a retry would have happened and does not, the event
 /// says [`NotReplayable`](crate::retry::StopReason::NotReplayable).
-///
-/// `reqwest` follows redirects within an attempt, and its error does not tell: a POST that was answered by a redirect to
-/// where nobody listens looks like one that was never sent. Give such a client `redirect::Policy::none()`.
 ///
 /// The rules hold in the Tower face, which sees the request. In the plain face it is you who says, by calling it, that
 /// the operation may be repeated.
@@ -85,13 +81,8 @@ impl HttpReplay {
         head.method().is_idempotent()
             || head.headers().contains_key(IDEMPOTENCY_KEY)
             || !cause.may_have_been_sent
-            || cause.error.is_some_and(|error| self.was_never_sent(error))
+            || matches!((&self.not_sent, cause.error), (Some(never), Some(error)) if never(error))
             || self.allowed.as_ref().is_some_and(|allowed| allowed(head))
-    }
-
-    fn was_never_sent(&self, error: &(dyn StdError + 'static)) -> bool {
-        client_error(error) == Some(ClientError::NotConnected)
-            || self.not_sent.as_ref().is_some_and(|never| never(error))
     }
 }
 
@@ -121,9 +112,14 @@ impl<C> RetryBuilder<C, HttpReplay> {
         self
     }
 
-    /// Says by the client's error that the connection was never made, so that any request may be sent again.
+    /// Says by the client's error that nothing was sent, so that any request may be sent again.
     ///
-    /// The error is looked for along the sources of the attempt's. The errors of `reqwest` are known without this.
+    /// Mostly `|error: &reqwest::Error| error.is_connect()`, or the same of hyper-util's, or for tonic
+    /// `|_: &tonic::ConnectError| true`. The error is looked for along the sources of the attempt's.
+    ///
+    /// It is not the default, because only you know that it is true. `reqwest` follows redirects within an attempt, and
+    /// its error does not tell: a POST that was answered by a redirect to where nobody listens looks like one that was
+    /// never sent. Give such a client `redirect::Policy::none()` first.
     pub fn not_sent_if<E: StdError + 'static>(mut self, never: impl Fn(&E) -> bool + Send + Sync + 'static) -> Self {
         self.replay_mut().not_sent = Some(Arc::new(move |error| find::<E>(error).is_some_and(&never)));
         self
@@ -134,18 +130,18 @@ impl<C> RetryBuilder<C, HttpReplay> {
         self.replay_mut().allowed = Some(Arc::new(allowed));
         self
     }
-
-    /// Judges gRPC responses: see [`ByGrpcStatus`]. Every gRPC call is a POST: say with
-    /// [`retry_unsafe`](Self::retry_unsafe) which may be repeated.
-    pub fn grpc(self) -> RetryBuilder<ByGrpcStatus, HttpReplay> {
-        self.classifier(ByGrpcStatus::default())
-    }
 }
 
 impl<D> RetryBuilder<ByStatus<D>, HttpReplay> {
     /// Judges `status` as `verdict`: see [`ByStatus::treat`].
     pub fn treat(self, status: StatusCode, verdict: Verdict) -> Self {
         self.map_classifier(|by_status| by_status.treat(status, verdict))
+    }
+
+    /// Judges gRPC responses: see [`ByGrpcStatus`]. Every gRPC call is a POST: say with
+    /// [`retry_unsafe`](Self::retry_unsafe) which may be repeated.
+    pub fn grpc(self) -> RetryBuilder<ByGrpcStatus<D>, HttpReplay> {
+        self.map_classifier(ByGrpcStatus::over)
     }
 }
 

@@ -186,7 +186,6 @@ macro_rules! reqwest_version {
             }
 
             #[tokio::test]
-            #[ignore = "known: reqwest follows the redirect inside, and its error does not tell"]
             async fn a_post_that_was_sent_and_redirected_to_where_nobody_listens_is_not_retried() {
                 let elsewhere = Reply::With(303, vec![("location", nobody().await)]);
                 let server = Server::start(vec![elsewhere; 3]).await;

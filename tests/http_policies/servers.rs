@@ -126,7 +126,7 @@ async fn a_handler_that_hangs_is_a_504_with_one_line_of_text() {
         .layer(http::server(Timeout::new(LIMIT).name("orders")));
     let url = serve(app).await;
     for answer in eight(&format!("{url}/slow")).await {
-        assert_eq!((answer.status, &*answer.body), (504, "timeout `orders` elapsed\n"));
+        assert_eq!((answer.status, &*answer.body), (504, "no answer in time\n"));
         assert_eq!(answer.content_type.as_deref(), Some("text/plain; charset=utf-8"));
         assert_eq!(answer.retry_after, None);
     }
@@ -145,7 +145,7 @@ async fn an_open_circuit_is_a_503_with_a_retry_after_that_is_rounded_up() {
     assert_eq!((served.len(), rejected.len()), (3, 5));
     for answer in rejected {
         assert_eq!((answer.status, answer.retry_after.as_deref()), (503, Some("2")));
-        assert_eq!(answer.body, "circuit breaker `x` is open\n");
+        assert_eq!(answer.body, "not available at the moment\n");
     }
 }
 
@@ -159,7 +159,7 @@ async fn a_kind_of_rejection_has_the_status_that_was_mapped_to_it() {
     };
     let url = serve(Router::new().route("/", get(async || "here")).layer(layer())).await;
     for answer in eight(&url).await {
-        assert_eq!((answer.status, &*answer.body), (429, "bulkhead `x` is full\n"));
+        assert_eq!((answer.status, &*answer.body), (429, "not available at the moment\n"));
     }
 }
 
@@ -303,7 +303,7 @@ async fn a_fallback_within_answers_instead_of_the_rejection() {
     for answer in eight(&serve(app).await).await {
         assert_eq!(
             (answer.status, &*answer.body),
-            (200, "cached, as timeout `timeout` elapsed")
+            (200, "cached, as timed out at `timeout`")
         );
     }
 }
