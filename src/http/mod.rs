@@ -7,6 +7,7 @@ mod head;
 mod replay;
 mod retry_after;
 mod server;
+mod tape;
 
 pub use body::ReplayBody;
 #[cfg(feature = "fallback")]

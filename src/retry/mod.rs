@@ -2,6 +2,7 @@
 
 mod attempt;
 mod budget;
+mod builder;
 mod event;
 mod future;
 mod layer;
@@ -12,9 +13,10 @@ mod session;
 
 pub use attempt::{Attempt, Calls, Cause, NumberedCalls, Report, StopReason};
 pub use budget::{CREDIT_LIFETIME, DEFAULT_FLOOR, DEFAULT_RATIO, RetryBudget, RetryBudgetBuilder};
+pub use builder::{DEFAULT_BASE_DELAY, RetryBuilder};
 pub use event::Event;
 pub use future::{ResponseFuture, WithReport};
 pub use layer::{Requests, RetryService};
-pub use policy::{DEFAULT_BASE_DELAY, Retry, RetryBuilder};
+pub use policy::Retry;
 pub use replay::{ByClone, Prepared, Replay};
 pub use session::{DEFAULT_MAX_ATTEMPTS, DEFAULT_MAX_RETRY_AFTER};
