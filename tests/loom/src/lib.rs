@@ -41,6 +41,7 @@ pub(crate) fn explore(name: &str, model: impl Fn(Arc<Gate>) + Send + Sync + 'sta
     });
     let runs = runs.load(Ordering::Relaxed);
     println!("{name}: {runs} interleavings");
+    println!("figure: interleavings explored: {runs}");
     assert!(runs > 1, "{name}: nothing was explored");
     runs
 }

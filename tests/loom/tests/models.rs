@@ -79,5 +79,6 @@ fn every_seeded_defect_is_caught() {
         );
         assert!(!output.status.success());
         println!("{defect}: caught by {}", models.join(", "));
+        println!("figure: seeded defects caught: 1");
     }
 }
