@@ -13,6 +13,7 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use steadfast::http::DEFAULT_BODY_LIMIT;
 use steadfast::retry::{
     CREDIT_LIFETIME, DEFAULT_BASE_DELAY, DEFAULT_FLOOR, DEFAULT_MAX_ATTEMPTS, DEFAULT_MAX_RETRY_AFTER, DEFAULT_RATIO,
     Retry, RetryBudget, RetryBuilder, StopReason,
@@ -522,7 +523,9 @@ async fn the_default_budget_is_the_documented_one() {
 fn the_tables_of_defaults_say_what_the_constants_say() {
     let backoff = include_str!("../src/backoff.rs");
     let budget = include_str!("../src/retry/budget.rs");
-    let policy = include_str!("../src/retry/policy.rs");
+    let builder = include_str!("../src/retry/builder.rs");
+    let guide = include_str!("../docs/retry.md");
+    let http = include_str!("../docs/http.md");
     let lines = [
         (
             backoff,
@@ -540,20 +543,38 @@ fn the_tables_of_defaults_say_what_the_constants_say() {
         ),
         (budget, format!("floor × (seconds + {})`", CREDIT_LIFETIME.as_secs())),
         (
-            policy,
+            builder,
             format!("the first one included: at least 1. Default: {DEFAULT_MAX_ATTEMPTS}."),
         ),
         (
-            policy,
+            builder,
             format!("the call ends. Default: {} s.", DEFAULT_MAX_RETRY_AFTER.as_secs()),
         ),
         (
-            policy,
+            builder,
             format!(
                 "Default: exponential from {} ms, times {DEFAULT_FACTOR}, full jitter, at most {} s.",
                 DEFAULT_BASE_DELAY.as_millis(),
                 DEFAULT_MAX_DELAY.as_secs(),
             ),
+        ),
+        (guide, format!("| `max_attempts` | {DEFAULT_MAX_ATTEMPTS} |")),
+        (
+            guide,
+            format!("| `max_retry_after` | {} s |", DEFAULT_MAX_RETRY_AFTER.as_secs()),
+        ),
+        (
+            guide,
+            format!(
+                "| `backoff` | exponential from {} ms, times {DEFAULT_FACTOR} |",
+                DEFAULT_BASE_DELAY.as_millis()
+            ),
+        ),
+        (guide, format!("| `max_delay` | {} s |", DEFAULT_MAX_DELAY.as_secs())),
+        (http, format!("| `body_limit` | {} KiB |", DEFAULT_BODY_LIMIT / 1024)),
+        (
+            http,
+            format!("| budget | {DEFAULT_RATIO} retries a call, and {DEFAULT_FLOOR} a second |"),
         ),
     ];
     for (text, line) in lines {
