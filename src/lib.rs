@@ -20,7 +20,10 @@
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let fallback = Fallback::value(0);
-//! let retry = Retry::exponential(Duration::from_millis(50)).max_attempts(4).build()?;
+//! let retry = Retry::exponential(Duration::from_millis(50))
+//!     .max_attempts(4)
+//!     .retry_if(|error: &ApiError| !matches!(error, ApiError::OutOfStock))
+//!     .build()?;
 //! let timeout = Timeout::attempt(Duration::from_millis(250));
 //!
 //! // plain: read from the inside out; one error type, your own
@@ -63,8 +66,14 @@
 //! `anyhow` take it as they are. A stack of any depth therefore has one flat error type, and [`Rejected::find`] tells
 //! a refusal from a failure.
 //!
-//! What a result means is a [`Verdict`]. [`ByError`] finds it for every standard error; closures in the builders
-//! (`retry_if`, `classify`) or your own [`Classify`] say otherwise.
+//! What a result means is a [`Verdict`]. [`ByError`] finds it: every standard error is transient, but for a rejection and
+//! six kinds of `io::Error`. Closures in the builders (`retry_if`, `classify`) or your own [`Classify`] say otherwise.
+//!
+//! Keep `#[error(transparent)]` for the `Rejected`. It hides the type of what it holds, and what is to be found in an
+//! error (an `io::Error`, a `reqwest::Error`) is not found then: write `#[error("the price service: {0}")]` there.
+//!
+//! A policy for a field of a struct is `retry.erased()`: its type names the result and no closure. `call` borrows the
+//! policy; a spawned task takes a clone along.
 //!
 //! # What the compiler says
 //!
@@ -72,7 +81,9 @@
 //! |---|---|
 //! | `ByError` cannot judge a `Result<_, anyhow::Error>` | `.boxed_errors()` in the builder; for a type that is no error `.any_error()` |
 //! | `From<Rejected>` is not implemented for your error | give it a variant with `#[from] Rejected`, or wrap it innermost: `.map_err(Error::Inner)` |
-//! | the method `oneshot` (`call`, `ready`) exists, but its trait bounds were not satisfied | mostly the same, in a Tower stack: the innermost error has to be `From<Rejected>` |
+//! | `ByClone` cannot keep a request of this type | `retry.replay(..)`; for HTTP requests the preset `http::retry()` |
+//! | the method `oneshot` (`call`, `ready`) exists, but its trait bounds were not satisfied | one of the three above: `ServiceExt::<Request>::oneshot(service, request)`, with the request's type written out, shows which |
+//! | `RetryBuilder` is no `Layer` | `.build()?` |
 //! | `From<Rejected>` is not implemented for `Infallible` | put the layer into `http::server(..)` |
 //! | expected `Request<Full<Bytes>>`, found `Request<ReplayBody<..>>` | make hyper's client with `build_http::<ReplayBody<Full<Bytes>>>()` |
 //!

@@ -118,6 +118,8 @@ pub trait Classify<T, E> {
 ///
 /// `Ok` is `Success`. In an `Err` the first `io::Error` is judged by its kind: `InvalidInput`, `InvalidData`,
 /// `NotFound`, `PermissionDenied`, `AlreadyExists` and `Unsupported` are `Permanent`. Everything else is `Transient`.
+///
+/// An `io::Error` in a variant with `#[error(transparent)]` is not found: its type is hidden from the sources.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ByError;
 

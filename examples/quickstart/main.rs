@@ -36,8 +36,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     println!(
-        "\nOf the {} calls that the bare client lost, the stacks lost none.",
-        bare.failed
+        "\nOf the {} calls that the bare client lost, the stacks lost none: {} were left to the fallback.",
+        bare.failed, plain.counts.fallbacks
     );
     Ok(())
 }

@@ -94,7 +94,7 @@ impl fmt::Display for StopReason {
 pub struct Report {
     /// Attempts that were started.
     pub attempts: u32,
-    /// Time from the call's first poll; from its first wait of any kind where no `max_elapsed` is set.
+    /// Time from the call's first poll with a `max_elapsed`, and from its first `Pending` without.
     pub elapsed: Duration,
     /// How much of it was backoff.
     pub waited: Duration,

@@ -8,6 +8,12 @@ use super::attempt::{Attempt, Cause};
 /// Keeps a request for another attempt.
 ///
 /// A function `Fn(&Req) -> Option<Req>` is one: `retry.replay(reqwest::Request::try_clone)`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot keep a request of the type `{Req}`",
+    label = "needs another way to keep its requests",
+    note = "requests that are not `Clone`: `retry.replay(|request: &{Req}| ..)`, which makes a copy or says `None`",
+    note = "HTTP requests: `http::retry()` is the preset"
+)]
 pub trait Replay<Req> {
     /// What is sent: mostly the request as it came.
     type Sent;
@@ -36,6 +42,7 @@ pub trait Replay<Req> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ByClone;
 
+#[diagnostic::do_not_recommend]
 impl<Req: Clone> Replay<Req> for ByClone {
     type Sent = Req;
 
