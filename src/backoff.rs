@@ -17,8 +17,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::ConfigError;
 use crate::random::Random;
-use crate::rejected::{ConfigError, Name};
+use crate::rejected::Name;
 
 /// The longest wait of a growing schedule: 10 s.
 ///

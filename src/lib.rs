@@ -107,10 +107,12 @@
 
 mod backoff;
 mod clock;
+mod error;
 mod event;
 mod guard;
 #[cfg(test)]
 mod histories;
+mod judgement;
 mod outcome;
 mod random;
 mod rejected;
@@ -127,10 +129,10 @@ pub mod retry;
 pub mod timeout;
 
 pub use backoff::{Backoff, DEFAULT_FACTOR, DEFAULT_MAX_DELAY, Delays, Jitter};
-pub use outcome::{
-    AnyError, BoxedErrors, ByError, Classify, Erased, ErrorPredicate, ExchangeErrors, OutcomeFn, Verdict,
-};
-pub use rejected::{ConfigError, Error, Rejected, RejectedKind};
+pub use error::{ConfigError, Error};
+pub use judgement::{Erased, ErrorPredicate, OutcomeFn};
+pub use outcome::{AnyError, BoxedErrors, ByError, Classify, ExchangeErrors, Verdict};
+pub use rejected::{Rejected, RejectedKind};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

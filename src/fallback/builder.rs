@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::event::{Event, Telemetry};
 use super::policy::{Core, Fallback};
 use super::recover::{FromError, FromErrorAsync, FromOutcome, FromRequest, OtherService, Value};
-use crate::outcome::Judgement;
+use crate::judgement::Judgement;
 use crate::rejected::Name;
 use crate::{AnyError, BoxedErrors, ByError, ErrorPredicate, ExchangeErrors, OutcomeFn, Verdict};
 

@@ -11,7 +11,7 @@ use super::event::{Outcome, Telemetry};
 use super::policy::{Fallback, Mode};
 use super::recover::Recover;
 use crate::event::heard;
-use crate::outcome::Judged;
+use crate::judgement::Judged;
 use crate::{Classify, Verdict};
 
 /// How a call holds its policy: borrowed in the plain face, owned in Tower's.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::event::Telemetry;
 use super::future::ResponseFuture;
 use super::recover::{ErasedHandler, Recover};
-use crate::outcome::Judgement;
+use crate::judgement::Judgement;
 use crate::{ByError, Classify, Erased, Verdict};
 
 /// Answers for a call that failed.

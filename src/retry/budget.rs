@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 pub(crate) use super::ledger::Cost;
 use super::ledger::{Drawn, Ledger, Rates};
+use crate::error::ConfigError;
 use crate::guard::Guard;
-use crate::rejected::{ConfigError, Name};
+use crate::rejected::Name;
 
 /// Retries earned by one first attempt: 0.2, so that an outage adds at most a fifth to the load.
 pub const DEFAULT_RATIO: f64 = 0.2;

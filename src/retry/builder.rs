@@ -13,7 +13,7 @@ use super::policy::{Listener, Policy, Retry};
 use super::replay::{ByClone, Prepared};
 use super::session::{DEFAULT_MAX_ATTEMPTS, DEFAULT_MAX_RETRY_AFTER, Limits};
 use crate::backoff::{Backoff, Jitter};
-use crate::outcome::Judgement;
+use crate::judgement::Judgement;
 use crate::random;
 use crate::rejected::Name;
 use crate::{AnyError, BoxedErrors, ByError, ConfigError, ErrorPredicate, ExchangeErrors, OutcomeFn, Verdict};

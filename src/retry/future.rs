@@ -15,7 +15,7 @@ use super::policy::Retry;
 use super::session::Session;
 use crate::clock;
 use crate::event::heard;
-use crate::outcome::Judged;
+use crate::judgement::Judged;
 use crate::random::Random;
 use crate::{Classify, Verdict};
 

@@ -10,7 +10,7 @@ use super::event::Event;
 use super::future::ResponseFuture;
 use super::replay::{ByClone, Prepared};
 use super::session::Limits;
-use crate::outcome::Judgement;
+use crate::judgement::Judgement;
 use crate::random::Random;
 use crate::rejected::Name;
 use crate::{ByError, Classify, Erased};
