@@ -268,6 +268,14 @@ const SMOOTH_SHAPE: f64 = 4.0;
 const SMOOTH_SCALE: f64 = 1.0 / 1.4;
 
 impl Curve {
+    /// The wait that is the same each time, where this is such a schedule.
+    pub(crate) fn fixed(&self) -> Option<Duration> {
+        match (&self.schedule, self.jitter) {
+            (Schedule::Constant(base), Jitter::None) => Some((*base).min(self.max_delay)),
+            _ => None,
+        }
+    }
+
     /// The next wait; `None` once the schedule has ended. `random` gives numbers in `[0, 1)`.
     #[inline]
     pub(crate) fn next(&self, progress: &mut Progress, mut random: impl FnMut() -> f64) -> Option<Duration> {

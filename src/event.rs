@@ -11,10 +11,12 @@ pub(crate) fn tell(listener: impl FnOnce()) {
     }
 }
 
-/// Whether anybody may hear of a call that just went well; one relaxed load where the answer is no.
+/// Whether anybody may hear of an event of this level; one relaxed load where the answer is no.
+///
+/// Asked before an event is emitted, where the emission is cold and its arguments need not be computed in vain.
 #[inline]
-pub(crate) fn heard(has_listener: bool) -> bool {
-    has_listener || cfg!(feature = "metrics") || LevelFilter::current() >= LevelFilter::TRACE
+pub(crate) fn heard(has_listener: bool, level: LevelFilter) -> bool {
+    has_listener || cfg!(feature = "metrics") || LevelFilter::current() >= level
 }
 
 /// Handles to a counter per outcome and to a histogram, registered when they are first needed.

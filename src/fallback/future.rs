@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project::{pin_project, pinned_drop};
+use tracing::level_filters::LevelFilter;
 
 use super::event::{Outcome, Telemetry};
 use super::policy::{Fallback, Mode};
@@ -147,7 +148,7 @@ where
             };
             this.operation.set(None);
             *this.running = false;
-            if heard(fallback.telemetry.listener.is_some()) {
+            if heard(fallback.telemetry.listener.is_some(), LevelFilter::TRACE) {
                 fallback.telemetry.emit_finished(Outcome::NotNeeded);
             }
             return Poll::Ready(result);
@@ -208,7 +209,7 @@ impl<P: Held, Req, F, K, E, R> ResponseFuture<P, Req, F, K, E, R> {
             Err(result) => {
                 this.operation.set(None);
                 *this.running = false;
-                if heard(fallback.telemetry.listener.is_some()) {
+                if heard(fallback.telemetry.listener.is_some(), LevelFilter::TRACE) {
                     fallback.telemetry.emit_finished(Outcome::NotNeeded);
                 }
                 Some(result)

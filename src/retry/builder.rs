@@ -107,12 +107,12 @@ impl Settings {
                 "longer than 0",
             ));
         }
-        Ok(Limits {
-            max_attempts: self.max_attempts,
-            max_elapsed: self.max_elapsed,
-            max_retry_after: self.max_retry_after,
-            curve: self.backoff.check(&self.name)?,
-        })
+        Ok(Limits::new(
+            self.max_attempts,
+            self.max_elapsed,
+            self.max_retry_after,
+            self.backoff.check(&self.name)?,
+        ))
     }
 
     fn into_policy<C, R>(self, limits: Limits, judgement: Judgement<C>, replay: R) -> Retry<C, R> {

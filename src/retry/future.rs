@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use pin_project::{pin_project, pinned_drop};
 use tokio::time::{Instant, Sleep, sleep_until};
+use tracing::level_filters::LevelFilter;
 
 use super::attempt::{Attempt, Attempts, Cause, Report, StopReason};
-use super::budget::{Cost, Payment};
-use super::policy::Retry;
+use super::budget::{Cost, Payment, RetryBudget};
+use super::policy::{Policy, Retry};
 use super::session::Session;
 use crate::clock;
 use crate::event::heard;
@@ -61,10 +62,12 @@ pub struct ResponseFuture<P: Held, A: Attempts<P::Replay>> {
     /// Attempts that were started.
     number: u32,
     phase: Phase,
+    /// Whether an attempt that has ended may have reached the server.
+    sent: bool,
     /// The attempt under way.
     #[pin]
     attempt: Option<A::Future>,
-    /// Since the first failure. Dropped by hand, so that a call without one pays for a comparison and no more.
+    /// Since the first failure that left something to remember. Dropped by hand, so that a call without one pays for a comparison and no more.
     failures: Option<ManuallyDrop<Failures>>,
     /// Set when the clock is first needed.
     started: Option<Instant>,
@@ -78,7 +81,7 @@ enum Phase {
     Ended(StopReason),
 }
 
-/// What a call has to remember once an attempt has failed.
+/// What a call has to remember once an attempt has failed: nothing, where the next one follows at once and for free.
 #[derive(Default)]
 struct Failures {
     session: Session,
@@ -89,8 +92,43 @@ struct Failures {
     waiting: bool,
     /// For the retry that is being waited for.
     payment: Option<Payment>,
-    /// Whether an attempt that has ended may have reached the server.
-    sent: bool,
+}
+
+// Not inlined: none of it is needed by a call that succeeds, nor by a failure that is repeated at once and for free.
+impl Failures {
+    fn in_place(failures: &mut Option<ManuallyDrop<Self>>) -> &mut Self {
+        failures.get_or_insert_with(ManuallyDrop::default)
+    }
+
+    /// How long to wait before the next attempt.
+    #[inline(never)]
+    fn wait(&mut self, policy: &Policy, verdict: Verdict, started: Option<Instant>) -> Result<Duration, StopReason> {
+        let elapsed = || started.map_or(Duration::ZERO, |started| started.elapsed());
+        let Self { session, random, .. } = self;
+        let random = || random.get_or_insert_with(|| policy.random()).unit();
+        session.wait(&policy.limits, verdict, elapsed, random)
+    }
+
+    #[inline(never)]
+    fn pay(&mut self, budget: &RetryBudget, verdict: Verdict) -> Result<(), StopReason> {
+        let cost = match verdict {
+            Verdict::Overloaded { .. } => Cost::Overload,
+            _ => Cost::Failure,
+        };
+        self.payment = Some(budget.withdraw(cost).ok_or(StopReason::BudgetEmpty)?);
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn begin_to_wait(&mut self, wait: Duration) {
+        self.session.waited = self.session.waited.saturating_add(wait);
+        self.waiting = true;
+        let until = clock::after(wait);
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().reset(until),
+            None => self.timer = Some(Box::pin(sleep_until(until))),
+        }
+    }
 }
 
 impl<P: Held, A: Attempts<P::Replay>> ResponseFuture<P, A> {
@@ -101,6 +139,7 @@ impl<P: Held, A: Attempts<P::Replay>> ResponseFuture<P, A> {
             attempts,
             number: 0,
             phase: Phase::Unstarted,
+            sent: false,
             attempt: None,
             failures: None,
             started: None,
@@ -236,7 +275,12 @@ where
         }
         this.attempt.set(None);
         *this.phase = Phase::Ended(StopReason::Success);
-        if *this.number > 1 || heard(retry.policy.listener.is_some()) {
+        let level = if *this.number > 1 {
+            LevelFilter::DEBUG
+        } else {
+            LevelFilter::TRACE
+        };
+        if heard(retry.policy.listener.is_some(), level) {
             self.emit_end(None);
         }
         Some(result)
@@ -280,26 +324,20 @@ where
         let this = self.project();
         let view = &*this.policy.retry().view;
         let policy = &view.policy;
-        let failures = this.failures.get_or_insert_with(ManuallyDrop::default);
         let verdict = judged.verdict;
         let may_have_been_sent = judged.rejected.is_none_or(crate::rejected::Reason::reached_inner);
-        failures.sent |= may_have_been_sent;
-        if let Some(rejected) = judged.rejected.filter(|_| failures.sent) {
+        *this.sent |= may_have_been_sent;
+        if let Some(rejected) = judged.rejected.filter(|_| *this.sent) {
             rejected.mark_reached_inner();
         }
 
         policy.limits.may_continue(*this.number, verdict)?;
-        let started = &*this.started;
-        let elapsed = || started.map_or(Duration::ZERO, |started| started.elapsed());
-        let Failures { session, random, .. } = &mut **failures;
-        let random = || random.get_or_insert_with(|| policy.random()).unit();
-        let wait = session.wait(&policy.limits, verdict, elapsed, random)?;
+        let wait = match policy.limits.fixed_wait(verdict) {
+            Some(wait) => wait,
+            None => Failures::in_place(this.failures).wait(policy, verdict, *this.started)?,
+        };
         if let Some(budget) = &policy.budget {
-            let cost = match verdict {
-                Verdict::Overloaded { .. } => Cost::Overload,
-                _ => Cost::Failure,
-            };
-            failures.payment = Some(budget.withdraw(cost).ok_or(StopReason::BudgetEmpty)?);
+            Failures::in_place(this.failures).pay(budget, verdict)?;
         }
         // Asked last, so that it stops only what nothing else would have stopped; the payment is refunded.
         let cause = Cause {
@@ -308,19 +346,17 @@ where
             may_have_been_sent,
         };
         if !this.attempts.may_repeat(&view.replay, &cause) {
-            failures.payment = None;
+            if let Some(failures) = this.failures {
+                failures.payment = None;
+            }
             return Err(StopReason::NotReplayable);
         }
-        failures.session.waited = failures.session.waited.saturating_add(wait);
-        policy.emit_retrying(*this.number, verdict, wait, judged.error);
+        if heard(policy.listener.is_some(), LevelFilter::DEBUG) {
+            policy.emit_retrying(*this.number, verdict, wait, judged.error);
+        }
         if !wait.is_zero() {
             this.started.get_or_insert_with(Instant::now);
-            failures.waiting = true;
-            let until = clock::after(wait);
-            match &mut failures.timer {
-                Some(timer) => timer.as_mut().reset(until),
-                None => failures.timer = Some(Box::pin(sleep_until(until))),
-            }
+            Failures::in_place(this.failures).begin_to_wait(wait);
         }
         Ok(())
     }
@@ -330,15 +366,13 @@ where
     fn fail_unready(mut self: Pin<&mut Self>, error: A::Error) -> Result<A::Response, A::Error> {
         let this = self.as_mut().project();
         let retry = &*this.policy.retry().view;
-        let mut sent = false;
         if let Some(failures) = this.failures {
             // There will be no retry: a payment for one goes back.
             failures.payment = None;
-            sent = failures.sent;
         }
         let result = Err(error);
         let judged = retry.judgement.judge(result.as_ref());
-        if let Some(rejected) = judged.rejected.filter(|_| sent) {
+        if let Some(rejected) = judged.rejected.filter(|_| *this.sent) {
             rejected.mark_reached_inner();
         }
         *this.phase = Phase::Ended(StopReason::NotReady);

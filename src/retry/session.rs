@@ -22,9 +22,32 @@ pub(crate) struct Limits {
     pub(crate) max_elapsed: Option<Duration>,
     pub(crate) max_retry_after: Duration,
     pub(crate) curve: Curve,
+    /// The wait after every failure without a hint, where no clock and no random number has a say in it.
+    fixed: Option<Duration>,
 }
 
 impl Limits {
+    pub(crate) fn new(
+        max_attempts: u32,
+        max_elapsed: Option<Duration>,
+        max_retry_after: Duration,
+        curve: Curve,
+    ) -> Self {
+        Self {
+            max_attempts,
+            max_elapsed,
+            max_retry_after,
+            fixed: if max_elapsed.is_none() { curve.fixed() } else { None },
+            curve,
+        }
+    }
+
+    /// What [`Session::wait`] would say, where it can be said without one.
+    #[inline]
+    pub(crate) fn fixed_wait(&self, verdict: Verdict) -> Option<Duration> {
+        self.fixed.filter(|_| verdict.retry_after().is_none())
+    }
+
     /// Whether the attempt of this number, which ended with `verdict`, may have a successor at all.
     #[inline]
     pub(crate) fn may_continue(&self, number: u32, verdict: Verdict) -> Result<(), StopReason> {
@@ -83,12 +106,8 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn limits(backoff: &Backoff) -> Limits {
-        Limits {
-            max_attempts: 3,
-            max_elapsed: None,
-            max_retry_after: DEFAULT_MAX_RETRY_AFTER,
-            curve: backoff.check(&Name::new("test")).unwrap(),
-        }
+        let curve = backoff.check(&Name::new("test")).unwrap();
+        Limits::new(3, None, DEFAULT_MAX_RETRY_AFTER, curve)
     }
 
     fn wait_after(limits: &Limits, verdict: Verdict, elapsed: Duration, random: f64) -> Result<Duration, StopReason> {

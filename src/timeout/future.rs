@@ -8,6 +8,7 @@ use std::time::Duration;
 use pin_project::{pin_project, pinned_drop};
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep};
+use tracing::level_filters::LevelFilter;
 
 use super::policy::Timeout;
 use crate::Rejected;
@@ -119,7 +120,7 @@ where
         };
         *this.phase = Phase::Running;
         if let Poll::Ready(result) = operation.poll(cx) {
-            if heard(this.policy.timeout().custom.is_some()) {
+            if heard(this.policy.timeout().custom.is_some(), LevelFilter::TRACE) {
                 self.emit_completed();
             }
             self.end();
