@@ -61,7 +61,8 @@ pub struct ResponseFuture<P: Held, A: Attempts<P::Replay>> {
     attempts: A,
     /// Attempts that were started.
     number: u32,
-    phase: Phase,
+    /// Why the call has ended, once it has.
+    stop: Option<StopReason>,
     /// Whether an attempt that has ended may have reached the server.
     sent: bool,
     /// The attempt under way.
@@ -71,14 +72,6 @@ pub struct ResponseFuture<P: Held, A: Attempts<P::Replay>> {
     failures: Option<ManuallyDrop<Failures>>,
     /// Set when the clock is first needed.
     started: Option<Instant>,
-}
-
-/// How far a call has come.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Phase {
-    Unstarted,
-    Running,
-    Ended(StopReason),
 }
 
 /// What a call has to remember once an attempt has failed: nothing, where the next one follows at once and for free.
@@ -138,7 +131,7 @@ impl<P: Held, A: Attempts<P::Replay>> ResponseFuture<P, A> {
             policy,
             attempts,
             number: 0,
-            phase: Phase::Unstarted,
+            stop: None,
             sent: false,
             attempt: None,
             failures: None,
@@ -151,7 +144,6 @@ impl<P: Held, A: Attempts<P::Replay>> ResponseFuture<P, A> {
     pub(crate) fn started(policy: P, attempts: A) -> Self {
         let mut call = Self::new(policy, attempts);
         call.number = 1;
-        call.phase = Phase::Running;
         let view = &*call.policy.retry().view;
         let max = view.policy.limits.max_attempts;
         call.attempt = Some(call.attempts.start(&view.replay, Attempt { number: 1, max }));
@@ -174,24 +166,23 @@ where
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut started_here = 0;
+        let is_timed = self.policy.retry().view.policy.limits.max_elapsed.is_some();
         loop {
             let this = self.as_mut().project();
-            let limits = &this.policy.retry().view.policy.limits;
             let Some(attempt) = this.attempt.as_pin_mut() else {
-                match *this.phase {
-                    Phase::Unstarted => *this.phase = Phase::Running,
-                    Phase::Running => {
-                        if let Err(error) = ready!(self.as_mut().poll_next(cx)) {
-                            return Poll::Ready(self.fail_unready(error));
-                        }
+                if this.stop.is_some() {
+                    return polled_after_completion();
+                }
+                if *this.number > 0 {
+                    if let Err(error) = ready!(self.as_mut().poll_next(cx)) {
+                        return Poll::Ready(self.fail_unready(error));
                     }
-                    Phase::Ended(_) => return polled_after_completion(),
                 }
                 self.as_mut().start();
                 started_here += 1;
                 continue;
             };
-            if limits.max_elapsed.is_some() {
+            if is_timed {
                 this.started.get_or_insert_with(Instant::now);
             }
             let Poll::Ready(result) = attempt.poll(cx) else {
@@ -274,13 +265,9 @@ where
             }
         }
         this.attempt.set(None);
-        *this.phase = Phase::Ended(StopReason::Success);
-        let level = if *this.number > 1 {
-            LevelFilter::DEBUG
-        } else {
-            LevelFilter::TRACE
-        };
-        if heard(retry.policy.listener.is_some(), level) {
+        *this.stop = Some(StopReason::Success);
+        let has_listener = retry.policy.listener.is_some();
+        if heard(has_listener, LevelFilter::TRACE) || *this.number > 1 && heard(has_listener, LevelFilter::DEBUG) {
             self.emit_end(None);
         }
         Some(result)
@@ -309,7 +296,7 @@ where
         if let Err(stop) = planned {
             let mut this = self.as_mut().project();
             this.attempt.set(None);
-            *this.phase = Phase::Ended(stop);
+            *this.stop = Some(stop);
             self.emit_end(error);
             return Some(result);
         }
@@ -375,7 +362,7 @@ where
         if let Some(rejected) = judged.rejected.filter(|_| *this.sent) {
             rejected.mark_reached_inner();
         }
-        *this.phase = Phase::Ended(StopReason::NotReady);
+        *this.stop = Some(StopReason::NotReady);
         self.emit_end(judged.error);
         result
     }
@@ -397,18 +384,16 @@ impl<P: Held, A: Attempts<P::Replay>> ResponseFuture<P, A> {
         }
     }
 
+    /// Why the call has ended, or why it would if it were dropped now.
     fn stop(&self) -> StopReason {
-        match self.phase {
-            Phase::Ended(stop) => stop,
-            Phase::Unstarted | Phase::Running => StopReason::Cancelled,
-        }
+        self.stop.unwrap_or(StopReason::Cancelled)
     }
 
-    /// A call that was cancelled, or that has failures to drop.
+    /// A call that was cancelled or never polled, or that has failures to drop.
     #[cold]
     #[inline(never)]
-    fn drop_after_failure(self: Pin<&mut Self>) {
-        let cancelled = (self.phase == Phase::Running).then(|| self.report());
+    fn drop_unfinished(self: Pin<&mut Self>) {
+        let cancelled = (self.stop.is_none() && self.number > 0).then(|| self.report());
         let this = self.project();
         if let Some(failures) = this.failures {
             **failures = Failures::default();
@@ -429,8 +414,8 @@ impl<P: Held, A: Attempts<P::Replay>> ResponseFuture<P, A> {
 impl<P: Held, A: Attempts<P::Replay>> PinnedDrop for ResponseFuture<P, A> {
     #[inline]
     fn drop(self: Pin<&mut Self>) {
-        if self.phase == Phase::Running || self.failures.is_some() {
-            self.drop_after_failure();
+        if self.stop.is_none() || self.failures.is_some() {
+            self.drop_unfinished();
         }
     }
 }
@@ -440,7 +425,7 @@ impl<P: Held, A: Attempts<P::Replay>> fmt::Debug for ResponseFuture<P, A> {
         f.debug_struct("ResponseFuture")
             .field("attempts", &self.number)
             .field("waited", &self.waited())
-            .field("phase", &self.phase)
+            .field("stop", &self.stop)
             .finish_non_exhaustive()
     }
 }
