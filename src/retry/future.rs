@@ -273,8 +273,9 @@ where
         Some(result)
     }
 
-    /// The same for an error, and for a response with a `verdict` of its own: apart, to keep the path of a success small.
-    #[inline(never)]
+    /// The same for an error, and for a response with a `verdict` of its own.
+    // Inlined, although it is long: a call to it costs more registers than the path of a success has to save for it.
+    #[inline]
     fn settle_failure(
         mut self: Pin<&mut Self>,
         result: Result<A::Response, A::Error>,
