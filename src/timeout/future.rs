@@ -42,7 +42,8 @@ pub struct ResponseFuture<P: Held, F> {
     policy: P,
     /// How much of the limit was spent before the call.
     waited: Duration,
-    phase: Phase,
+    /// Whether there is an end to tell of: from the first poll, or from the call of the inner service, to the end.
+    running: bool,
     /// `None` when the call has ended, or was never made.
     #[pin]
     operation: Option<F>,
@@ -51,41 +52,29 @@ pub struct ResponseFuture<P: Held, F> {
     timer: Option<Sleep>,
 }
 
-/// How far a call has come.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Phase {
-    /// Nobody has to be told of it yet.
-    Unstarted,
-    /// It was polled, or the inner service was called.
-    Running,
-    /// The inner service was not ready in time: to be told at the first poll.
-    Unready,
-    Ended,
-}
-
 impl<P: Held, F> ResponseFuture<P, F> {
     #[inline]
     pub(crate) fn new(policy: P, operation: F) -> Self {
-        Self::with(policy, Duration::ZERO, Phase::Unstarted, Some(operation))
+        Self::with(policy, Duration::ZERO, false, Some(operation))
     }
 
     /// The inner service was called, after `waited` of the limit had gone by.
     #[inline]
     pub(crate) fn started(policy: P, operation: F, waited: Duration) -> Self {
-        Self::with(policy, waited, Phase::Running, Some(operation))
+        Self::with(policy, waited, true, Some(operation))
     }
 
     /// The inner service was not ready in time.
     pub(crate) fn unready(policy: P) -> Self {
-        Self::with(policy, Duration::ZERO, Phase::Unready, None)
+        Self::with(policy, Duration::ZERO, true, None)
     }
 
     #[inline]
-    fn with(policy: P, waited: Duration, phase: Phase, operation: Option<F>) -> Self {
+    fn with(policy: P, waited: Duration, running: bool, operation: Option<F>) -> Self {
         Self {
             policy,
             waited,
-            phase,
+            running,
             operation,
             timer: None,
         }
@@ -112,37 +101,52 @@ where
 {
     type Output = Result<T, E>;
 
-    #[inline]
+    // The compiler finds it too long, because of what it seldom does.
+    #[allow(clippy::inline_always, reason = "it was measured")]
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.as_mut().project();
         let Some(operation) = this.operation.as_mut().as_pin_mut() else {
             return self.poll_without_operation();
         };
-        *this.phase = Phase::Running;
-        if let Poll::Ready(result) = operation.poll(cx) {
-            if heard(this.policy.timeout().custom.is_some(), LevelFilter::TRACE) {
-                self.emit_completed();
-            }
-            self.end();
-            return Poll::Ready(result);
+        *this.running = true;
+        // Handed on in one piece: to take it apart and put it together again is to copy it.
+        let polled = operation.poll(cx);
+        if polled.is_pending() {
+            return self.poll_pending(cx);
         }
-        ready!(self.as_mut().poll_timer(cx));
-        self.as_mut().end();
-        Poll::Ready(Err(reject(self.policy.timeout(), true)))
+        if heard(this.policy.timeout().custom.is_some(), LevelFilter::TRACE) {
+            self.emit_completed();
+        }
+        self.end();
+        polled
     }
 }
 
 impl<P: Held, F> ResponseFuture<P, F> {
     #[inline]
-    fn end(self: Pin<&mut Self>) {
-        let mut this = self.project();
-        *this.phase = Phase::Ended;
+    fn end(mut self: Pin<&mut Self>) {
+        let mut this = self.as_mut().project();
+        *this.running = false;
         this.operation.set(None);
-        this.timer.set(None);
+        if this.timer.is_some() {
+            self.drop_timer();
+        }
     }
 
-    /// Not inlined, like all that a call which is ready at once has no use for: `poll` then is small enough to be.
     #[inline(never)]
+    fn drop_timer(self: Pin<&mut Self>) {
+        self.project().timer.set(None);
+    }
+
+    /// Not inlined, like all that a call which is ready at once has no use for.
+    #[inline(never)]
+    fn poll_pending<T, E: From<Rejected>>(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, E>> {
+        ready!(self.as_mut().poll_timer(cx));
+        self.as_mut().end();
+        Poll::Ready(Err(reject(self.policy.timeout(), true)))
+    }
+
     fn poll_timer(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let given = self.given();
         if given.is_zero() {
@@ -174,10 +178,11 @@ impl<P: Held, F> ResponseFuture<P, F> {
     #[inline(never)]
     fn poll_without_operation<T, E: From<Rejected>>(self: Pin<&mut Self>) -> Poll<Result<T, E>> {
         let this = self.project();
-        if *this.phase != Phase::Unready {
+        if !*this.running {
             return polled_after_completion();
         }
-        *this.phase = Phase::Ended;
+        // The inner service was not ready in time.
+        *this.running = false;
         Poll::Ready(Err(reject(this.policy.timeout(), false)))
     }
 }
@@ -199,7 +204,7 @@ fn polled_after_completion<T>() -> Poll<T> {
 impl<P: Held, F> PinnedDrop for ResponseFuture<P, F> {
     #[inline]
     fn drop(self: Pin<&mut Self>) {
-        if matches!(self.phase, Phase::Running | Phase::Unready) {
+        if self.running {
             self.cancel();
         }
     }

@@ -55,18 +55,15 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        if matches!(self.readiness, Readiness::Expired) {
-            return Poll::Ready(Ok(()));
+        if !matches!(self.readiness, Readiness::Unknown) {
+            return self.poll_ready_again(cx);
         }
-        match self.inner.poll_ready(cx) {
-            Poll::Pending => self.poll_expired(cx),
-            Poll::Ready(ready) => {
-                if !matches!(self.readiness, Readiness::Unknown) {
-                    self.stop_waiting();
-                }
-                Poll::Ready(ready)
-            }
+        // Handed on in one piece: to take it apart and put it together again is to copy it.
+        let polled = self.inner.poll_ready(cx);
+        if polled.is_pending() {
+            return self.poll_expired(cx);
         }
+        polled
     }
 
     #[inline]
@@ -88,9 +85,24 @@ where
 
 // What a service that is ready at once has no use for, apart from its path.
 impl<S> TimeoutService<S> {
-    /// Notes how long the wait has been, now that the inner service is ready.
-    #[cold]
+    /// Readies a handle that was pending, or was readied before.
     #[inline(never)]
+    fn poll_ready_again<Req>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>>
+    where
+        S: Service<Req>,
+    {
+        if matches!(self.readiness, Readiness::Expired) {
+            return Poll::Ready(Ok(()));
+        }
+        let polled = self.inner.poll_ready(cx);
+        if polled.is_pending() {
+            return self.poll_expired(cx);
+        }
+        self.stop_waiting();
+        polled
+    }
+
+    /// Notes how long the wait has been, now that the inner service is ready.
     fn stop_waiting(&mut self) {
         if let Readiness::Waiting { since, .. } = &self.readiness {
             // Longer than the limit, and yet not expired: nobody was polling, so nobody was waiting.

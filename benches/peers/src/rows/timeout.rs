@@ -7,7 +7,7 @@ use tower::{Layer, ServiceBuilder, service_fn};
 use tower_resilience::timelimiter::TimeLimiterLayer;
 
 use super::inner::{Failure, PendingOnce, limited_call, limited_serve};
-use super::{Limit, Row, ours, peer};
+use super::{Contender, Limit, Row, ours, peer};
 use crate::measure::{Sample, at_once, at_the_second_poll, each, on_runtime, request_at_once};
 
 /// Beyond the timer that keeps the driver asleep.
@@ -18,13 +18,24 @@ pub fn rows() -> Vec<Row> {
         Row {
             name: "timeout, inner ready at once, plain",
             limit: Limit::Prototype(10),
-            contenders: vec![ours("steadfast", plain), peer("tokio", tokio_timeout)],
+            contenders: vec![
+                ours("steadfast", plain),
+                Contender {
+                    may_be_below: true,
+                    ..peer("the bare call", bare)
+                },
+                peer("tokio", tokio_timeout),
+            ],
         },
         Row {
             name: "timeout, inner ready at once, Tower",
             limit: Limit::Prototype(10),
             contenders: vec![
                 ours("steadfast", layer),
+                Contender {
+                    may_be_below: true,
+                    ..peer("the bare service", bare_service)
+                },
                 peer("tower", tower),
                 peer("seatbelt", seatbelt_layer),
                 peer("tower-resilience", tower_resilience),
@@ -45,6 +56,19 @@ fn plain(calls: u64) -> Sample {
     on_runtime(async {
         let timeout = black_box(Timeout::new(LIMIT));
         each(calls, |context| at_once(context, timeout.call(limited_call())))
+    })
+}
+
+/// What the call costs without anything around it.
+fn bare(calls: u64) -> Sample {
+    on_runtime(async { each(calls, |context| at_once(context, limited_call())) })
+}
+
+/// The same for a request.
+fn bare_service(calls: u64) -> Sample {
+    on_runtime(async {
+        let mut service = service_fn(limited_serve);
+        each(calls, |context| request_at_once(context, &mut service))
     })
 }
 
