@@ -64,6 +64,8 @@ pub struct ResponseFuture<P: Held, Req, F, K, E, R> {
     recovery: Recovery<E, R>,
 }
 
+// A tag of its own, not one hidden in the recovery's: each call asks for it when it is dropped.
+#[repr(u8)]
 #[pin_project(project = RecoveryProjection)]
 enum Recovery<E, R> {
     /// Not begun, or at its end.
