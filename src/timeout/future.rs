@@ -110,33 +110,37 @@ where
             return self.poll_without_operation();
         };
         *this.running = true;
-        // Handed on in one piece: to take it apart and put it together again is to copy it.
+        // Handed on in one piece, and not kept while something is called: either is to copy it.
         let polled = operation.poll(cx);
         if polled.is_pending() {
             return self.poll_pending(cx);
         }
-        if heard(this.policy.timeout().custom.is_some(), LevelFilter::TRACE) {
-            self.emit_completed();
+        if this.timer.is_some() || heard(this.policy.timeout().custom.is_some(), LevelFilter::TRACE) {
+            return self.complete(polled);
         }
-        self.end();
+        *this.running = false;
+        this.operation.set(None);
         polled
     }
 }
 
 impl<P: Held, F> ResponseFuture<P, F> {
-    #[inline]
-    fn end(mut self: Pin<&mut Self>) {
-        let mut this = self.as_mut().project();
+    fn end(self: Pin<&mut Self>) {
+        let mut this = self.project();
         *this.running = false;
         this.operation.set(None);
-        if this.timer.is_some() {
-            self.drop_timer();
-        }
+        this.timer.set(None);
     }
 
+    /// The end of a call that was pending, or that somebody may hear of.
     #[inline(never)]
-    fn drop_timer(self: Pin<&mut Self>) {
-        self.project().timer.set(None);
+    fn complete<T>(self: Pin<&mut Self>, polled: Poll<T>) -> Poll<T> {
+        let policy = self.policy.timeout();
+        if heard(policy.custom.is_some(), LevelFilter::TRACE) {
+            policy.emit_completed(self.elapsed());
+        }
+        self.end();
+        polled
     }
 
     /// Not inlined, like all that a call which is ready at once has no use for.
@@ -167,11 +171,6 @@ impl<P: Held, F> ResponseFuture<P, F> {
     #[inline(never)]
     fn cancel(self: Pin<&mut Self>) {
         self.policy.timeout().emit_cancelled(self.elapsed());
-    }
-
-    #[cold]
-    fn emit_completed(&self) {
-        self.policy.timeout().emit_completed(self.elapsed());
     }
 
     #[cold]
