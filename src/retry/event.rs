@@ -72,6 +72,18 @@ impl Policy {
         }
     }
 
+    /// The end of a call whose first attempt could not be started.
+    #[cold]
+    pub(crate) fn emit_cancelled_at_start(&self) {
+        let report = Report {
+            attempts: 1,
+            elapsed: Duration::ZERO,
+            waited: Duration::ZERO,
+            stop: StopReason::Cancelled,
+        };
+        self.emit_finished(report.attempts, report.stop, || report, None);
+    }
+
     /// The end of a call. `report` is made only if somebody hears it.
     #[inline]
     pub(crate) fn emit_finished(

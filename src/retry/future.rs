@@ -16,6 +16,7 @@ use super::policy::{Policy, Retry};
 use super::session::Session;
 use crate::clock;
 use crate::event::heard;
+use crate::guard::Guard;
 use crate::judgement::Judged;
 use crate::random::Random;
 use crate::{Classify, Verdict};
@@ -127,27 +128,34 @@ impl Failures {
 impl<P: Held, A: Attempts<P::Replay>> ResponseFuture<P, A> {
     #[inline]
     pub(crate) fn new(policy: P, attempts: A) -> Self {
-        Self {
-            policy,
-            attempts,
-            number: 0,
-            stop: None,
-            sent: false,
-            attempt: None,
-            failures: None,
-            started: None,
-        }
+        Self::with(policy, attempts, 0, None)
     }
 
     /// Starts the first attempt now, with a service that is ready.
     #[inline]
-    pub(crate) fn started(policy: P, attempts: A) -> Self {
-        let mut call = Self::new(policy, attempts);
-        call.number = 1;
-        let view = &*call.policy.retry().view;
+    pub(crate) fn started(policy: P, mut attempts: A) -> Self {
+        let view = &*policy.retry().view;
         let max = view.policy.limits.max_attempts;
-        call.attempt = Some(call.attempts.start(&view.replay, Attempt { number: 1, max }));
-        call
+        // A panic of the service ends the call. The whole call would tell of it too, but a call that is dropped when
+        // something panics has to be in memory by then, and is moved from there.
+        let telling = Guard::new(&*view.policy, Policy::emit_cancelled_at_start);
+        let attempt = attempts.start(&view.replay, Attempt { number: 1, max });
+        telling.disarm();
+        Self::with(policy, attempts, 1, Some(attempt))
+    }
+
+    #[inline]
+    fn with(policy: P, attempts: A, number: u32, attempt: Option<A::Future>) -> Self {
+        Self {
+            policy,
+            attempts,
+            number,
+            stop: None,
+            sent: false,
+            attempt,
+            failures: None,
+            started: None,
+        }
     }
 
     /// The same call, answering with a [`Report`] beside the result.
