@@ -100,7 +100,7 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backoff::Backoff;
+    use crate::backoff::{Backoff, Jitter};
     use crate::rejected::Name;
 
     const MS: Duration = Duration::from_millis(1);
@@ -168,6 +168,22 @@ mod tests {
             wait_after(&limits, Verdict::TRANSIENT, Duration::MAX, 0.0),
             Err(StopReason::MaxElapsed)
         );
+    }
+
+    #[test]
+    fn a_fixed_wait_is_what_a_session_would_say() {
+        let constant = limits(&Backoff::constant(40 * MS).max_delay(50 * MS));
+        assert_eq!(constant.fixed_wait(Verdict::OVERLOADED), Some(40 * MS));
+        assert_eq!(wait_after(&constant, Verdict::OVERLOADED, MS, 0.5), Ok(40 * MS));
+
+        let hinted = overloaded(Duration::ZERO);
+        let jittered = limits(&Backoff::constant(40 * MS).jitter(Jitter::Full));
+        let growing = limits(&Backoff::linear(40 * MS));
+        let timed = Limits::new(3, Some(MS), MS, constant.curve.clone());
+        assert_eq!(constant.fixed_wait(hinted), None);
+        for limits in [jittered, growing, timed] {
+            assert_eq!(limits.fixed_wait(Verdict::TRANSIENT), None);
+        }
     }
 
     #[test]
