@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -64,14 +65,12 @@ pub struct ResponseFuture<P: Held, Req, F, K, E, R> {
     recovery: Recovery<E, R>,
 }
 
-// A tag of its own, not one hidden in the recovery's: each call asks for it when it is dropped.
-#[repr(u8)]
 #[pin_project(project = RecoveryProjection)]
 enum Recovery<E, R> {
     /// Not begun, or at its end.
     None,
-    /// The inner service failed before it could be called.
-    Due { error: Option<E> },
+    /// The inner service failed before it could be called. Dropped by hand, so that every other call need not know how.
+    Due { error: Option<ManuallyDrop<E>> },
     UnderWay {
         #[pin]
         recovery: R,
@@ -107,14 +106,21 @@ impl<P: Held, Req, F, K, E, R> ResponseFuture<P, Req, F, K, E, R> {
             kept: Some(kept),
             running: true,
             operation: None,
-            recovery: Recovery::Due { error: Some(error) },
+            recovery: Recovery::Due {
+                error: Some(ManuallyDrop::new(error)),
+            },
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn cancel(&self) {
-        self.telemetry().emit_finished(Outcome::Cancelled);
+    fn cancel(self: Pin<&mut Self>) {
+        let this = self.project();
+        if let RecoveryProjection::Due { error } = this.recovery.project() {
+            drop(error.take().map(ManuallyDrop::into_inner));
+        }
+        let telemetry = &this.policy.fallback().core.telemetry;
+        telemetry.emit_finished(Outcome::Cancelled);
     }
 
     fn telemetry(&self) -> &Telemetry {
@@ -246,7 +252,7 @@ impl<P: Held, Req, F, K, E, R> ResponseFuture<P, Req, F, K, E, R> {
                     let Some(error) = error.take() else {
                         return polled_after_completion();
                     };
-                    if let Some(result) = self.as_mut().settle(Err(error), None) {
+                    if let Some(result) = self.as_mut().settle(Err(ManuallyDrop::into_inner(error)), None) {
                         return Poll::Ready(result);
                     }
                 }
