@@ -116,9 +116,11 @@ impl<P: Held, Req, F, K, E, R> ResponseFuture<P, Req, F, K, E, R> {
     #[inline(never)]
     fn cancel(self: Pin<&mut Self>) {
         let this = self.project();
-        if let RecoveryProjection::Due { error } = this.recovery.project() {
-            drop(error.take().map(ManuallyDrop::into_inner));
-        }
+        // Taken now and dropped at the end, whatever the event runs into.
+        let _error = match this.recovery.project() {
+            RecoveryProjection::Due { error } => error.take().map(ManuallyDrop::into_inner),
+            RecoveryProjection::None | RecoveryProjection::UnderWay { .. } => None,
+        };
         let telemetry = &this.policy.fallback().core.telemetry;
         telemetry.emit_finished(Outcome::Cancelled);
     }

@@ -69,7 +69,8 @@ pub struct ResponseFuture<P: Held, A: Attempts<P::Replay>> {
     /// The attempt under way.
     #[pin]
     attempt: Option<A::Future>,
-    /// Since the first failure that left something to remember. Dropped by hand, so that a call without one pays for a comparison and no more.
+    /// Since the first failure that left something to remember. Dropped by hand, so that a call without one pays for a
+    /// comparison and no more.
     failures: Option<ManuallyDrop<Failures>>,
     /// Set when the clock is first needed.
     started: Option<Instant>,
