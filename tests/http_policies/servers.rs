@@ -308,6 +308,15 @@ async fn a_fallback_within_answers_instead_of_the_rejection() {
     }
 }
 
+/// A request that is being served.
+struct Busy(Arc<AtomicUsize>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 #[tokio::test]
 async fn eight_connections_share_one_limit_and_those_that_wait_too_long_are_504() {
     let (busy, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -317,8 +326,9 @@ async fn eight_connections_share_one_limit_and_those_that_wait_too_long_are_504(
             "/",
             get(move || async move {
                 most.fetch_max(busy.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                // Also when the timeout drops it half-way.
+                let _busy = Busy(busy);
                 tokio::time::sleep(LIMIT / 2).await;
-                busy.fetch_sub(1, Ordering::SeqCst);
                 "here"
             }),
         )

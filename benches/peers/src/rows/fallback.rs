@@ -19,7 +19,10 @@ pub fn rows() -> Vec<Row> {
         },
         Row {
             name: "fallback not taken, Tower",
-            limit: Limit::Prototype(10),
+            limit: Limit::Missed {
+                prototype: 10,
+                reached: 64,
+            },
             contenders: vec![
                 ours("steadfast", layer),
                 peer("seatbelt", seatbelt_layer),

@@ -1,15 +1,12 @@
 //! What is called inside: the same for every contender of a row.
 
 use std::error::Error;
-use std::fmt;
 use std::future::Future;
 use std::hint::black_box;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
-
-use steadfast::Rejected;
 
 /// Succeeds at once.
 pub async fn call() -> io::Result<u64> {
@@ -34,41 +31,8 @@ pub async fn fail_twice(request: u64) -> io::Result<u64> {
     }
 }
 
-/// An error as a program has it, which can hold a rejection too: what a timeout needs.
-#[derive(Debug)]
-pub enum Failure {
-    Io(io::Error),
-    Rejected(Rejected),
-    Elapsed,
-}
-
-impl From<Rejected> for Failure {
-    fn from(rejected: Rejected) -> Self {
-        Self::Rejected(rejected)
-    }
-}
-
-impl From<tokio::time::error::Elapsed> for Failure {
-    fn from(_: tokio::time::error::Elapsed) -> Self {
-        Self::Elapsed
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the call failed")
-    }
-}
-
-impl Error for Failure {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Io(error) => Some(error),
-            Self::Rejected(rejected) => Some(rejected),
-            Self::Elapsed => None,
-        }
-    }
-}
+/// The error of Tower's own layers, which holds a rejection or anything else: what a timeout needs.
+pub type Failure = Box<dyn Error + Send + Sync>;
 
 /// Succeeds at once.
 pub async fn limited_call() -> Result<u64, Failure> {
@@ -78,7 +42,7 @@ pub async fn limited_call() -> Result<u64, Failure> {
 /// The same, for a request. It may fail, as far as the compiler can see.
 pub async fn limited_serve(request: u64) -> Result<u64, Failure> {
     if black_box(false) {
-        return Err(Failure::Io(io::ErrorKind::ConnectionReset.into()));
+        return Err(io::Error::from(io::ErrorKind::ConnectionReset).into());
     }
     Ok(black_box(request))
 }

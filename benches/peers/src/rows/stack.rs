@@ -31,8 +31,9 @@ pub fn rows() -> Vec<Row> {
 
 fn steadfast(calls: u64) -> Sample {
     on_runtime(async {
+        let retry = Retry::builder().boxed_errors().build().expect("the defaults");
         let mut service = ServiceBuilder::new()
-            .layer(Retry::default())
+            .layer(retry)
             .layer(Timeout::new(black_box(LIMIT)))
             .service_fn(limited_serve);
         each(calls, |context| request_at_once(context, &mut service))
@@ -60,7 +61,9 @@ fn seatbelt(calls: u64) -> Sample {
                 Err(_) => RecoveryInfo::retry(),
             });
         let timeout = seatbelt::timeout::Timeout::layer("timeout", &context);
-        let timeout = timeout.timeout(black_box(LIMIT)).timeout_error(|_| Failure::Elapsed);
+        let timeout = timeout
+            .timeout(black_box(LIMIT))
+            .timeout_error(|_| Failure::from("elapsed"));
         let mut service = ServiceBuilder::new()
             .layer(retry)
             .layer(timeout)

@@ -17,7 +17,10 @@ pub fn rows() -> Vec<Row> {
     vec![
         Row {
             name: "timeout, inner ready at once, plain",
-            limit: Limit::Prototype(10),
+            limit: Limit::Missed {
+                prototype: 10,
+                reached: 56,
+            },
             contenders: vec![
                 ours("steadfast", plain),
                 Contender {
@@ -29,7 +32,10 @@ pub fn rows() -> Vec<Row> {
         },
         Row {
             name: "timeout, inner ready at once, Tower",
-            limit: Limit::Prototype(10),
+            limit: Limit::Missed {
+                prototype: 10,
+                reached: 95,
+            },
             contenders: vec![
                 ours("steadfast", layer),
                 Contender {
@@ -117,7 +123,9 @@ fn seatbelt_layer(calls: u64) -> Sample {
     on_runtime(async {
         let context = ResilienceContext::<u64, Result<u64, Failure>>::new(tick::Clock::new_tokio());
         let timeout = seatbelt::timeout::Timeout::layer("timeout", &context);
-        let timeout = timeout.timeout(black_box(LIMIT)).timeout_error(|_| Failure::Elapsed);
+        let timeout = timeout
+            .timeout(black_box(LIMIT))
+            .timeout_error(|_| Failure::from("elapsed"));
         let mut service = ServiceBuilder::new().layer(timeout).service_fn(limited_serve);
         each(calls, |context| request_at_once(context, &mut service))
     })
