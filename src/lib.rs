@@ -107,6 +107,7 @@
 
 mod backoff;
 mod clock;
+mod curve;
 mod error;
 mod event;
 mod guard;
@@ -114,6 +115,7 @@ mod guard;
 mod histories;
 mod judgement;
 mod outcome;
+mod poll;
 mod random;
 mod rejected;
 #[cfg(feature = "retry")]

@@ -14,6 +14,7 @@ use super::policy::{Fallback, Mode};
 use super::recover::Recover;
 use crate::event::heard;
 use crate::judgement::Judged;
+use crate::poll::polled_after_completion;
 use crate::{Classify, Verdict};
 
 /// How a call holds its policy: borrowed in the plain face, owned in Tower's.
@@ -170,12 +171,6 @@ where
     }
 }
 
-#[cold]
-#[allow(clippy::panic, reason = "the contract of Future, broken by the caller")]
-fn polled_after_completion<T>() -> Poll<T> {
-    panic!("a fallback was polled after it had completed")
-}
-
 impl<P: Held, Req, F, K, E, R> ResponseFuture<P, Req, F, K, E, R> {
     /// What follows from an error, and from a response with a `verdict` of its own: the end of the call, or a recovery
     /// under way and `None`.
@@ -252,13 +247,13 @@ impl<P: Held, Req, F, K, E, R> ResponseFuture<P, Req, F, K, E, R> {
                 }
                 RecoveryProjection::Due { error } => {
                     let Some(error) = error.take() else {
-                        return polled_after_completion();
+                        return polled_after_completion("fallback");
                     };
                     if let Some(result) = self.as_mut().settle(Err(ManuallyDrop::into_inner(error)), None) {
                         return Poll::Ready(result);
                     }
                 }
-                RecoveryProjection::None => return polled_after_completion(),
+                RecoveryProjection::None => return polled_after_completion("fallback"),
             }
         }
     }

@@ -12,6 +12,7 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::poll::polled_after_completion;
 use crate::{Rejected, RejectedKind};
 
 /// Fits `layer` around a server whose error is `Infallible`, as axum wants it.
@@ -266,17 +267,11 @@ where
             StateProjection::Called { future } => ready!(future.poll(cx)),
             StateProjection::Rejected { rejected } => match rejected.take() {
                 Some(rejected) => Err(rejected),
-                None => return polled_after_completion(),
+                None => return polled_after_completion("server"),
             },
         };
         Poll::Ready(Ok(result.unwrap_or_else(|rejected| this.respond.respond(rejected))))
     }
-}
-
-#[cold]
-#[allow(clippy::panic, reason = "the contract of Future, broken by the caller")]
-fn polled_after_completion<T>() -> Poll<T> {
-    panic!("a server's response was polled after it had completed")
 }
 
 impl<F, R> fmt::Debug for ServerFuture<F, R> {

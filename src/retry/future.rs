@@ -12,42 +12,16 @@ use tracing::level_filters::LevelFilter;
 
 use super::attempt::{Attempt, Attempts, Cause, Report, StopReason};
 use super::budget::{Cost, Payment, RetryBudget};
-use super::policy::{Policy, Retry};
+use super::policy::{Held, Policy};
+use super::report::WithReport;
 use super::session::Session;
 use crate::clock;
 use crate::event::heard;
 use crate::guard::Guard;
 use crate::judgement::Judged;
+use crate::poll::polled_after_completion;
 use crate::random::Random;
 use crate::{Classify, Verdict};
-
-/// How a call holds its policy: borrowed in the plain face, owned in Tower's.
-pub trait Held {
-    type Classifier;
-    type Replay;
-
-    fn retry(&self) -> &Retry<Self::Classifier, Self::Replay>;
-}
-
-impl<C, R> Held for Retry<C, R> {
-    type Classifier = C;
-    type Replay = R;
-
-    #[inline]
-    fn retry(&self) -> &Self {
-        self
-    }
-}
-
-impl<C, R> Held for &Retry<C, R> {
-    type Classifier = C;
-    type Replay = R;
-
-    #[inline]
-    fn retry(&self) -> &Retry<C, R> {
-        self
-    }
-}
 
 /// Attempts that fail at once and are followed by no wait, before the task lets others run.
 const ATTEMPTS_PER_POLL: u32 = 32;
@@ -161,7 +135,7 @@ impl<P: Held, A: Attempts<P::Replay>> ResponseFuture<P, A> {
 
     /// The same call, answering with a [`Report`] beside the result.
     pub fn with_report(self) -> WithReport<P, A> {
-        WithReport { call: self }
+        WithReport::new(self)
     }
 }
 
@@ -180,7 +154,7 @@ where
             let this = self.as_mut().project();
             let Some(attempt) = this.attempt.as_pin_mut() else {
                 if this.stop.is_some() {
-                    return polled_after_completion();
+                    return polled_after_completion("retry");
                 }
                 if *this.number > 0 {
                     if let Err(error) = ready!(self.as_mut().poll_next(cx)) {
@@ -207,12 +181,6 @@ where
             }
         }
     }
-}
-
-#[cold]
-#[allow(clippy::panic, reason = "the contract of Future, broken by the caller")]
-fn polled_after_completion<T>() -> Poll<T> {
-    panic!("a retry was polled after it had completed")
 }
 
 impl<P, A> ResponseFuture<P, A>
@@ -385,7 +353,7 @@ impl<P: Held, A: Attempts<P::Replay>> ResponseFuture<P, A> {
         policy.emit_finished(self.number, self.stop(), || self.report(), error);
     }
 
-    fn report(&self) -> Report {
+    pub(crate) fn report(&self) -> Report {
         Report {
             attempts: self.number,
             elapsed: self.started.map_or(Duration::ZERO, |started| started.elapsed()),
@@ -437,28 +405,5 @@ impl<P: Held, A: Attempts<P::Replay>> fmt::Debug for ResponseFuture<P, A> {
             .field("waited", &self.waited())
             .field("stop", &self.stop)
             .finish_non_exhaustive()
-    }
-}
-
-/// A call under a [`Retry`] that answers with its [`Report`] too.
-#[pin_project]
-#[derive(Debug)]
-#[must_use = "futures do nothing unless you `.await` or poll them"]
-pub struct WithReport<P: Held, A: Attempts<P::Replay>> {
-    #[pin]
-    call: ResponseFuture<P, A>,
-}
-
-impl<P, A> Future for WithReport<P, A>
-where
-    P: Held<Classifier: Classify<A::Response, A::Error>>,
-    A: Attempts<P::Replay>,
-{
-    type Output = (Result<A::Response, A::Error>, Report);
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut call = self.project().call;
-        let result = ready!(call.as_mut().poll(cx));
-        Poll::Ready((result, call.report()))
     }
 }

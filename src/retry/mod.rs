@@ -9,14 +9,16 @@ mod layer;
 mod ledger;
 mod policy;
 mod replay;
+mod report;
 mod session;
 
 pub use attempt::{Attempt, Calls, Cause, NumberedCalls, Report, StopReason};
 pub use budget::{CREDIT_LIFETIME, DEFAULT_FLOOR, DEFAULT_RATIO, RetryBudget, RetryBudgetBuilder};
 pub use builder::{DEFAULT_BASE_DELAY, RetryBuilder};
 pub use event::Event;
-pub use future::{ResponseFuture, WithReport};
+pub use future::ResponseFuture;
 pub use layer::{Requests, RetryService};
 pub use policy::Retry;
 pub use replay::{ByClone, Prepared, Replay};
+pub use report::WithReport;
 pub use session::{DEFAULT_MAX_ATTEMPTS, DEFAULT_MAX_RETRY_AFTER};

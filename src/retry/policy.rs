@@ -187,3 +187,31 @@ impl<C: fmt::Debug, R> fmt::Debug for Retry<C, R> {
             .finish_non_exhaustive()
     }
 }
+
+/// How a call holds its policy: borrowed in the plain face, owned in Tower's.
+pub trait Held {
+    type Classifier;
+    type Replay;
+
+    fn retry(&self) -> &Retry<Self::Classifier, Self::Replay>;
+}
+
+impl<C, R> Held for Retry<C, R> {
+    type Classifier = C;
+    type Replay = R;
+
+    #[inline]
+    fn retry(&self) -> &Self {
+        self
+    }
+}
+
+impl<C, R> Held for &Retry<C, R> {
+    type Classifier = C;
+    type Replay = R;
+
+    #[inline]
+    fn retry(&self) -> &Retry<C, R> {
+        self
+    }
+}

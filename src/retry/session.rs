@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::attempt::StopReason;
 use crate::Verdict;
-use crate::backoff::{Curve, Progress};
+use crate::curve::{Curve, Progress};
 
 /// The longest wait that a server may ask for: 30 s. A server that asks for more is told to the caller instead.
 pub const DEFAULT_MAX_RETRY_AFTER: Duration = Duration::from_secs(30);

@@ -14,6 +14,7 @@ use super::policy::Timeout;
 use crate::Rejected;
 use crate::clock::FOREVER;
 use crate::event::heard;
+use crate::poll::polled_after_completion;
 
 /// How a call holds its policy: borrowed in the plain face, owned in Tower's.
 pub trait Held {
@@ -178,7 +179,7 @@ impl<P: Held, F> ResponseFuture<P, F> {
     fn poll_without_operation<T, E: From<Rejected>>(self: Pin<&mut Self>) -> Poll<Result<T, E>> {
         let this = self.project();
         if !*this.running {
-            return polled_after_completion();
+            return polled_after_completion("timeout");
         }
         // The inner service was not ready in time.
         *this.running = false;
@@ -191,12 +192,6 @@ fn reject<E: From<Rejected>>(timeout: &Timeout, reached_inner: bool) -> E {
     let limit = timeout.limit;
     timeout.emit_timed_out(limit, reached_inner);
     Rejected::timed_out_by(timeout.full_name(), limit, reached_inner).into()
-}
-
-#[cold]
-#[allow(clippy::panic, reason = "the contract of Future, broken by the caller")]
-fn polled_after_completion<T>() -> Poll<T> {
-    panic!("a timeout was polled after it had completed")
 }
 
 #[pinned_drop]
