@@ -7,26 +7,23 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project::{pin_project, pinned_drop};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use tracing::level_filters::LevelFilter;
 
 use super::attempt::{Attempt, Attempts, Cause, Report, StopReason};
-use super::budget::{Cost, Payment, RetryBudget};
+use super::failures::Failures;
 use super::policy::{Held, Policy};
 use super::report::WithReport;
-use super::session::Session;
-use crate::clock;
 use crate::event::heard;
 use crate::guard::Guard;
 use crate::judgement::Judged;
 use crate::poll::polled_after_completion;
-use crate::random::Random;
 use crate::{Classify, Verdict};
 
 /// Attempts that fail at once and are followed by no wait, before the task lets others run.
 const ATTEMPTS_PER_POLL: u32 = 32;
 
-/// A call under a [`Retry`].
+/// A call under a [`Retry`](super::Retry).
 // A call that succeeds at once neither makes nor drops what a failure needs: hence the options, in place of one state
 // with a variant for each phase.
 #[pin_project(PinnedDrop)]
@@ -48,56 +45,6 @@ pub struct ResponseFuture<P: Held, A: Attempts<P::Replay>> {
     failures: Option<ManuallyDrop<Failures>>,
     /// Set when the clock is first needed.
     started: Option<Instant>,
-}
-
-/// What a call has to remember once an attempt has failed: nothing, where the next one follows at once and for free.
-#[derive(Default)]
-struct Failures {
-    session: Session,
-    random: Option<Random>,
-    /// The timer of every backoff. The one box of a call, and only where it waits: it keeps the future small.
-    timer: Option<Pin<Box<Sleep>>>,
-    /// Whether a backoff is under way.
-    waiting: bool,
-    /// For the retry that is being waited for.
-    payment: Option<Payment>,
-}
-
-// Not inlined: none of it is needed by a call that succeeds, nor by a failure that is repeated at once and for free.
-impl Failures {
-    fn in_place(failures: &mut Option<ManuallyDrop<Self>>) -> &mut Self {
-        failures.get_or_insert_with(ManuallyDrop::default)
-    }
-
-    /// How long to wait before the next attempt.
-    #[inline(never)]
-    fn wait(&mut self, policy: &Policy, verdict: Verdict, started: Option<Instant>) -> Result<Duration, StopReason> {
-        let elapsed = || started.map_or(Duration::ZERO, |started| started.elapsed());
-        let Self { session, random, .. } = self;
-        let random = || random.get_or_insert_with(|| policy.random()).unit();
-        session.wait(&policy.limits, verdict, elapsed, random)
-    }
-
-    #[inline(never)]
-    fn pay(&mut self, budget: &RetryBudget, verdict: Verdict) -> Result<(), StopReason> {
-        let cost = match verdict {
-            Verdict::Overloaded { .. } => Cost::Overload,
-            _ => Cost::Failure,
-        };
-        self.payment = Some(budget.withdraw(cost).ok_or(StopReason::BudgetEmpty)?);
-        Ok(())
-    }
-
-    #[inline(never)]
-    fn begin_to_wait(&mut self, wait: Duration) {
-        self.session.waited = self.session.waited.saturating_add(wait);
-        self.waiting = true;
-        let until = clock::after(wait);
-        match &mut self.timer {
-            Some(timer) => timer.as_mut().reset(until),
-            None => self.timer = Some(Box::pin(sleep_until(until))),
-        }
-    }
 }
 
 impl<P: Held, A: Attempts<P::Replay>> ResponseFuture<P, A> {
@@ -192,11 +139,7 @@ where
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), A::Error>> {
         let this = self.project();
         if let Some(failures) = this.failures {
-            let waiting = failures.waiting;
-            if let Some(timer) = failures.timer.as_mut().filter(|_| waiting) {
-                ready!(timer.as_mut().poll(cx));
-                failures.waiting = false;
-            }
+            ready!(failures.poll_backoff(cx));
         }
         let ready = this.attempts.poll_ready(cx);
         if ready.is_pending() {

@@ -4,6 +4,7 @@ mod attempt;
 mod budget;
 mod builder;
 mod event;
+mod failures;
 mod future;
 mod layer;
 mod ledger;

@@ -10,7 +10,7 @@ use super::future::ResponseFuture;
 use super::policy::Held;
 use crate::Classify;
 
-/// A call under a [`Retry`] that answers with its [`Report`] too.
+/// A call under a [`Retry`](super::Retry) that answers with its [`Report`] too.
 #[pin_project]
 #[derive(Debug)]
 #[must_use = "futures do nothing unless you `.await` or poll them"]
