@@ -357,12 +357,13 @@ async fn the_request_of_each_attempt_is_prepared_and_the_change_is_not_kept() {
         log.push(request);
         async { Err::<(), _>(Failure::Down) }
     });
-    let layer = Retry::constant(MS)
-        .build()
-        .unwrap()
-        .replay(|request: &Vec<u32>| Some(request.clone()))
-        .before_attempt(|request: &mut Vec<u32>, attempt| request.push(attempt.number()));
-    layer.layer(service).oneshot(vec![0]).await.unwrap_err();
+    let copy = |request: &Vec<u32>| Some(request.clone());
+    let count = |request: &mut Vec<u32>, attempt: steadfast::retry::Attempt| request.push(attempt.number());
+    let of_the_policy = Retry::constant(MS).build().unwrap().replay(copy).before_attempt(count);
+    let of_the_builder = Retry::constant(MS).replay(copy).before_attempt(count).build().unwrap();
+    of_the_policy.layer(service.clone()).oneshot(vec![0]).await.unwrap_err();
+    assert_eq!(sent.take(), [[0, 1], [0, 2], [0, 3]]);
+    of_the_builder.layer(service).oneshot(vec![0]).await.unwrap_err();
     assert_eq!(sent.take(), [[0, 1], [0, 2], [0, 3]]);
 }
 

@@ -542,11 +542,35 @@ mod tests {
         assert_eq!(rest(&mut copy), content(b"ab"));
     }
 
-    /// A body that polls the copy of itself, as another thread could, while it is polled.
+    type Copies = Arc<Mutex<Vec<(ReplayBody<Reentrant>, Arc<Wakes>)>>>;
+
+    /// A body that polls copies of itself, as other threads could, while it is polled for the second time.
     struct Reentrant {
-        copy: Arc<Mutex<Option<ReplayBody<Reentrant>>>>,
-        wakes: Arc<Wakes>,
+        copies: Copies,
         polls: usize,
+        /// Whether it is pending at that poll.
+        stalls: bool,
+        frames: VecDeque<&'static str>,
+    }
+
+    impl Reentrant {
+        /// A first attempt, and the later ones that are polled in the middle of it.
+        fn bodies(later: usize, stalls: bool) -> (ReplayBody<Self>, Copies) {
+            let copies = Copies::default();
+            let source = Self {
+                copies: Arc::clone(&copies),
+                polls: 0,
+                stalls,
+                frames: VecDeque::from(["a", "b"]),
+            };
+            let first = ReplayBody::new(source, 10);
+            for _ in 0..later {
+                let mut copies = copies.lock().unwrap();
+                let copy = copies.last().map_or(&first, |(last, _)| last).copy().unwrap();
+                copies.push((copy, Arc::default()));
+            }
+            (first, copies)
+        }
     }
 
     impl Body for Reentrant {
@@ -555,40 +579,60 @@ mod tests {
 
         fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
             self.polls += 1;
-            match self.polls {
-                1 => Poll::Pending,
-                2 => {
-                    let mut copy = self.copy.lock().unwrap();
-                    let copy = copy.as_mut().unwrap();
+            if self.polls == 2 {
+                for (copy, wakes) in self.copies.lock().unwrap().iter_mut() {
                     assert_eq!(copy.size_hint().exact(), Some(2), "as the first announced");
-                    assert!(poll_with(copy, &self.wakes).is_pending());
-                    Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"a")))))
+                    assert!(poll_with(copy, wakes).is_pending());
                 }
-                3 => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"b"))))),
-                _ => Poll::Ready(None),
             }
+            if self.polls == 1 || (self.polls == 2 && self.stalls) {
+                return Poll::Pending;
+            }
+            let frame = self.frames.pop_front();
+            Poll::Ready(frame.map(|data| Ok(Frame::data(Bytes::from(data)))))
         }
 
         fn size_hint(&self) -> SizeHint {
-            SizeHint::with_exact([2, 2, 1, 0, 0][self.polls])
+            SizeHint::with_exact(u64::try_from(self.frames.len()).unwrap())
         }
+    }
+
+    fn wakes_of(copies: &Copies) -> Vec<usize> {
+        copies.lock().unwrap().iter().map(|(_, wakes)| wakes.count()).collect()
+    }
+
+    /// The latest copy, taken out so that its source may look at the others.
+    fn last_of(copies: &Copies) -> ReplayBody<Reentrant> {
+        copies.lock().unwrap().pop().unwrap().0
     }
 
     #[test]
     fn a_copy_that_comes_while_the_first_is_polled_waits_and_is_woken() {
-        let (copy, wakes) = (Arc::default(), Arc::<Wakes>::default());
-        let source = Reentrant {
-            copy: Arc::clone(&copy),
-            wakes: Arc::clone(&wakes),
-            polls: 0,
-        };
-        let mut first = ReplayBody::new(source, 10);
-        *copy.lock().unwrap() = first.copy();
+        let (mut first, copies) = Reentrant::bodies(1, false);
         assert_eq!(data(&mut first), "a", "what was read is delivered");
-        assert_eq!(wakes.count(), 1);
-        let mut copy = copy.lock().unwrap().take().unwrap();
+        assert_eq!(wakes_of(&copies), [1]);
         assert!(poll(&mut first).is_ready_and_err());
-        assert_eq!(rest(&mut copy), content(b"ab"));
+        assert_eq!(rest(&mut last_of(&copies)), content(b"ab"));
+    }
+
+    #[test]
+    fn a_first_that_is_overtaken_while_it_is_polled_and_finds_nothing_is_woken_to_fail() {
+        let (mut first, copies) = Reentrant::bodies(1, true);
+        let wakes = Arc::<Wakes>::default();
+        assert!(poll_with(&mut first, &wakes).is_pending());
+        assert_eq!((wakes.count(), wakes_of(&copies)), (1, vec![1]));
+        assert!(poll(&mut first).is_ready_and_err());
+        assert_eq!(rest(&mut last_of(&copies)), content(b"ab"));
+    }
+
+    #[test]
+    fn a_copy_that_is_overtaken_while_it_waits_for_the_first_is_woken_to_fail() {
+        let (mut first, copies) = Reentrant::bodies(2, false);
+        assert_eq!(data(&mut first), "a");
+        assert_eq!(wakes_of(&copies), [1, 1]);
+        let mut latest = last_of(&copies);
+        assert!(poll(&mut last_of(&copies)).is_ready_and_err());
+        assert_eq!(rest(&mut latest), content(b"ab"));
     }
 
     trait IsError {

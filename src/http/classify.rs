@@ -384,6 +384,14 @@ mod tests {
     }
 
     #[test]
+    fn grpc_keeps_what_was_set_for_the_statuses_of_http() {
+        let judge = ByGrpcStatus::over(ByStatus::default().treat(StatusCode::IM_A_TEAPOT, Verdict::OVERLOADED));
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::IM_A_TEAPOT;
+        assert_eq!(judge.classify(Ok::<_, &io::Error>(&response)), Verdict::OVERLOADED);
+    }
+
+    #[test]
     fn grpc_pushback_names_the_time() {
         let retry_after = Some(Duration::from_millis(250));
         let pushed = |status| grpc(&[("grpc-status", status), ("grpc-retry-pushback-ms", "250")]);

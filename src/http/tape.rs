@@ -210,28 +210,34 @@ where
         } else {
             None
         };
-        let next = if self.number < tape.latest || (tape.state == State::Forgotten && !self.is_alone) {
-            Next::Error(Box::new(ForgottenBody))
-        } else if let Some(chunk) = tape.chunks.get(self.position) {
-            Next::Frame(Frame::data(chunk.clone()))
-        } else if let Some(trailers) = tape.trailers.clone().filter(|_| !self.trailers_sent) {
-            Next::Frame(Frame::trailers(trailers))
-        } else if let Some(source) = tape.rest.take().filter(|_| tape.state != State::Complete) {
-            Next::Source(source)
-        } else if let Some(error) = tape.error.take() {
-            Next::Error(error)
-        } else if tape.state == State::Recording {
-            tape.pending = Some(cx.waker().clone());
-            return Poll::Pending;
-        } else {
-            Next::End
-        };
+        let next = self.next_on(&mut tape, cx);
         drop(tape);
         if let Some(overtaken) = overtaken {
             // It is to fail now, and to let go of its connection.
             overtaken.wake();
         }
-        Poll::Ready(next)
+        next
+    }
+
+    fn next_on(&self, tape: &mut Tape<B>, cx: &Context<'_>) -> Poll<Next<B>> {
+        Poll::Ready(
+            if self.number < tape.latest || (tape.state == State::Forgotten && !self.is_alone) {
+                Next::Error(Box::new(ForgottenBody))
+            } else if let Some(chunk) = tape.chunks.get(self.position) {
+                Next::Frame(Frame::data(chunk.clone()))
+            } else if let Some(trailers) = tape.trailers.clone().filter(|_| !self.trailers_sent) {
+                Next::Frame(Frame::trailers(trailers))
+            } else if let Some(source) = tape.rest.take().filter(|_| tape.state != State::Complete) {
+                Next::Source(source)
+            } else if let Some(error) = tape.error.take() {
+                Next::Error(error)
+            } else if tape.state == State::Recording {
+                tape.pending = Some(cx.waker().clone());
+                return Poll::Pending;
+            } else {
+                Next::End
+            },
+        )
     }
 
     /// Records what the source answered, and gives it back to the tape while it has more.
@@ -257,16 +263,16 @@ where
             self.is_alone = true;
             tape.chunks = Vec::new();
         }
+        let pending = Some(cx.waker().clone()).filter(|_| frame.is_pending());
+        // Overtaken while it was polling: the latest attempt may go on now, and this one is to fail.
         let woken = if self.number < tape.latest {
-            tape.pending.take()
+            [tape.pending.take(), pending]
         } else {
-            tape.pending = Some(cx.waker().clone()).filter(|_| frame.is_pending());
-            None
+            tape.pending = pending;
+            [None, None]
         };
         drop(tape);
-        if let Some(woken) = woken {
-            woken.wake();
-        }
+        woken.into_iter().flatten().for_each(Waker::wake);
         frame.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
     }
 }

@@ -182,7 +182,8 @@ impl<C, R> RetryBuilder<C, R> {
         self
     }
 
-    /// Makes the jitter repeatable: the n-th call that waits draws the n-th stream of this seed.
+    /// Makes the jitter repeatable: the n-th call that comes to draw a number, for its first spread wait, draws from the
+    /// n-th stream of this seed.
     /// Default: a seed from the operating system.
     pub fn seed(mut self, seed: u64) -> Self {
         self.settings.seed = Some(seed);

@@ -151,7 +151,8 @@ impl Timeout {
 
     /// A Tower layer whose limit is computed from each request; the limit given before does not matter then.
     ///
-    /// The time runs from `call`: waiting until the inner service is ready is not limited, as there is no request yet.
+    /// The limit is computed in `call`, and the time runs from the first poll: waiting until the inner service is ready is
+    /// not limited, as there is no request yet.
     pub fn per_request<Req, L>(&self, limit: L) -> RequestTimeoutLayer<L>
     where
         L: Fn(&Req) -> Duration,
