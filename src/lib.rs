@@ -45,6 +45,14 @@
     feature = "retry",
     doc = "| [`retry`] | tries again, with jittered backoff, server hints and a budget |"
 )]
+#![cfg_attr(
+    feature = "circuit-breaker",
+    doc = "| [`circuit_breaker`] | stops calling a dependency that fails, until a probe succeeds |"
+)]
+#![cfg_attr(
+    feature = "bulkhead",
+    doc = "| [`bulkhead`] | limits how many calls run at once, with a bounded queue |"
+)]
 #![cfg_attr(feature = "timeout", doc = "| [`timeout`] | limits how long a call may take |")]
 #![cfg_attr(feature = "fallback", doc = "| [`fallback`] | answers for a call that failed |")]
 #![cfg_attr(
@@ -91,14 +99,20 @@
 //!
 //! | feature | default | what it gives | what it costs |
 //! |---|---|---|---|
-//! | `retry`, `timeout`, `fallback` | yes | the module of that name | nothing |
+//! | `retry`, `circuit-breaker`, `bulkhead`, `timeout`, `fallback` | yes | the module of that name | nothing |
 //! | `http` | no | the module of that name | `http`, `http-body`, `bytes`, `httpdate` |
 //! | `reqwest-0_12`, `reqwest-0_13` | no | `http` knows that client's types | that client, without its features |
 //! | `metrics` | no | counters through the `metrics` facade | the facade |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
-    not(all(feature = "retry", feature = "timeout", feature = "fallback")),
+    not(all(
+        feature = "retry",
+        feature = "circuit-breaker",
+        feature = "bulkhead",
+        feature = "timeout",
+        feature = "fallback"
+    )),
     allow(
         dead_code,
         reason = "the kernel serves every pattern, and no one of them uses all of it"
@@ -118,9 +132,13 @@ mod outcome;
 mod poll;
 mod random;
 mod rejected;
-#[cfg(feature = "retry")]
+#[cfg(any(feature = "retry", feature = "circuit-breaker", feature = "bulkhead"))]
 mod sync;
 
+#[cfg(feature = "bulkhead")]
+pub mod bulkhead;
+#[cfg(feature = "circuit-breaker")]
+pub mod circuit_breaker;
 #[cfg(feature = "fallback")]
 pub mod fallback;
 #[cfg(feature = "http")]

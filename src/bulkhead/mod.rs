@@ -1,0 +1,1 @@
+//! Limits how many calls run at once, with a bounded queue.

@@ -1,0 +1,1 @@
+//! Stops calling a dependency that fails, until a probe succeeds.
