@@ -1,0 +1,424 @@
+//! The breaker that threads share: one word says what to do with a call, and a closed breaker takes no lock.
+//!
+//! `control` holds the generation and the state. A call loads it on its way in, takes the generation along in its
+//! ticket, and loads it again on its way out: the same generation means that the state is still the same. What it then
+//! records goes into words that carry their generation, so that a change in between loses the record and nothing else.
+//!
+//! Everything but counting in a closed breaker happens under the lock of the machine: changes of state, and probes.
+//! Whoever changes something first prepares what belongs to the new generation (an empty window, the end of the open
+//! time) and then publishes `control`.
+//!
+//! **Orderings.** `control` is stored with release and loaded with acquire: who sees a generation sees what was
+//! prepared for it. Counting brings its own orderings, described with the windows. `stale` publishes nothing.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use super::machine::{Automatic, Finding, Forced, Machine, OpenTime, Probe, Probing, State};
+use super::window::{Counts, Memory, Sample};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
+
+/// What a cell needs to be told, and whom it tells.
+pub(crate) trait Outside {
+    /// Nanoseconds since the breaker was made.
+    fn now(&self) -> u64;
+
+    /// How long to stay open, in nanoseconds, having opened so many times in a row.
+    fn open_for(&self, openings: u32, retry_after: Option<Duration>) -> u64;
+
+    /// The state has changed. No lock is held.
+    fn announce(&self, transition: &Transition);
+}
+
+/// A change of state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Transition {
+    pub(crate) from: State,
+    pub(crate) to: State,
+    /// Grows with every change: of two transitions that are told at the same moment, the later has the larger.
+    pub(crate) generation: u64,
+    /// What the old state had counted.
+    pub(crate) counts: Counts,
+    pub(crate) openings: u32,
+    /// For a breaker that is open now, nanoseconds until it admits a probe.
+    pub(crate) open_for: Option<u64>,
+}
+
+/// The right to make one call; it has to come back.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    /// 0 for a call that is not counted.
+    generation: u64,
+    probe: Option<u32>,
+}
+
+impl Ticket {
+    /// For a call that is not counted.
+    pub(crate) const UNCOUNTED: Self = Self {
+        generation: 0,
+        probe: None,
+    };
+}
+
+/// Why a call is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) state: State,
+    /// Nanoseconds until a probe is admitted, where that is known.
+    pub(crate) retry_after: Option<u64>,
+}
+
+/// What became of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counted {
+    Yes,
+    /// It says nothing about the dependency, or nobody counts.
+    No,
+    /// It belongs to a state that is over.
+    Stale,
+}
+
+/// How a breaker stands. Times in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Report {
+    pub(crate) state: State,
+    /// When it was entered.
+    pub(crate) since: u64,
+    pub(crate) counts: Counts,
+    pub(crate) failures_in_a_row: u32,
+    pub(crate) openings: u32,
+    pub(crate) probes_in_flight: u32,
+    pub(crate) retry_after: Option<u64>,
+    pub(crate) stale: u64,
+}
+
+/// Generation and state in one word.
+#[derive(Clone, Copy)]
+struct Control(u64);
+
+impl Control {
+    const STATE_BITS: u32 = 3;
+
+    fn of(machine: &Machine) -> Self {
+        let state = match machine.state() {
+            State::Closed => 0,
+            State::Open => 1,
+            State::HalfOpen => 2,
+            State::ForcedOpen => 3,
+            State::ForcedClosed => 4,
+            State::Disabled => 5,
+            State::Isolated => 6,
+        };
+        Self(machine.generation() << Self::STATE_BITS | state)
+    }
+
+    #[inline]
+    fn generation(self) -> u64 {
+        self.0 >> Self::STATE_BITS
+    }
+
+    #[inline]
+    fn is_closed(self) -> bool {
+        self.0 & ((1 << Self::STATE_BITS) - 1) == 0
+    }
+
+    /// What a state without probes does with a call; `None` for open and half-open.
+    fn admits(self) -> Option<Result<Ticket, Refusal>> {
+        let state = self.state();
+        match state {
+            State::Closed | State::ForcedClosed => Some(Ok(Ticket {
+                generation: self.generation(),
+                probe: None,
+            })),
+            State::Disabled => Some(Ok(Ticket::UNCOUNTED)),
+            State::ForcedOpen | State::Isolated => Some(Err(Refusal {
+                state,
+                retry_after: None,
+            })),
+            State::Open | State::HalfOpen => None,
+        }
+    }
+
+    fn state(self) -> State {
+        match self.0 & ((1 << Self::STATE_BITS) - 1) {
+            0 => State::Closed,
+            1 => State::Open,
+            2 => State::HalfOpen,
+            3 => State::ForcedOpen,
+            4 => State::ForcedClosed,
+            5 => State::Disabled,
+            _ => State::Isolated,
+        }
+    }
+}
+
+pub(crate) struct Cell {
+    control: AtomicU64,
+    /// When an open breaker admits a probe.
+    until: AtomicU64,
+    /// Results that came too late.
+    stale: AtomicU64,
+    memory: Memory,
+    machine: Mutex<Machine>,
+}
+
+impl Cell {
+    pub(crate) fn new(memory: Memory, probing: Probing, now: u64) -> Self {
+        let machine = Machine::new(probing, now);
+        memory.begin(machine.generation());
+        Self {
+            control: AtomicU64::new(Control::of(&machine).0),
+            until: AtomicU64::new(0),
+            stale: AtomicU64::new(0),
+            memory,
+            machine: Mutex::new(machine),
+        }
+    }
+
+    #[inline]
+    fn control(&self) -> Control {
+        Control(self.control.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.control().state()
+    }
+
+    /// Admits a call, or says why not.
+    #[inline]
+    pub(crate) fn enter(&self, outside: &impl Outside) -> Result<Ticket, Refusal> {
+        let control = self.control();
+        if control.is_closed() {
+            return Ok(Ticket {
+                generation: control.generation(),
+                probe: None,
+            });
+        }
+        self.enter_unless_closed(control, outside)
+    }
+
+    #[inline(never)]
+    fn enter_unless_closed(&self, control: Control, outside: &impl Outside) -> Result<Ticket, Refusal> {
+        let at_once = self.without_a_lock(control, outside);
+        at_once.unwrap_or_else(|| {
+            self.change(outside, None, |machine, now, time| {
+                let decided = Control::of(machine).admits();
+                decided.unwrap_or_else(|| match machine.probe(now, time) {
+                    Probe::Admitted { id } => Ok(Ticket {
+                        generation: machine.generation(),
+                        probe: Some(id),
+                    }),
+                    Probe::Refused => Err(refusal(machine, now)),
+                })
+            })
+        })
+    }
+
+    /// What every state but half-open decides, and an open one until its time is over.
+    fn without_a_lock(&self, control: Control, outside: &impl Outside) -> Option<Result<Ticket, Refusal>> {
+        if control.state() != State::Open {
+            return control.admits();
+        }
+        let (now, until) = (outside.now(), self.until.load(Ordering::Relaxed));
+        let refusal = Refusal {
+            state: State::Open,
+            retry_after: Some(until.saturating_sub(now)),
+        };
+        (now < until).then_some(Err(refusal))
+    }
+
+    /// What [`enter`](Self::enter) would refuse a call with now; it may think otherwise a moment later.
+    #[inline]
+    pub(crate) fn would_refuse(&self, outside: &impl Outside) -> Option<Refusal> {
+        let control = self.control();
+        if control.is_closed() {
+            return None;
+        }
+        self.would_refuse_unless_closed(control, outside)
+    }
+
+    #[inline(never)]
+    fn would_refuse_unless_closed(&self, control: Control, outside: &impl Outside) -> Option<Refusal> {
+        let at_once = self.without_a_lock(control, outside);
+        at_once.map_or_else(
+            || {
+                let machine = self.lock();
+                let now = outside.now();
+                let decided = Control::of(&machine).admits();
+                decided.map_or_else(
+                    || (!machine.would_probe(now)).then(|| refusal(&machine, now)),
+                    Result::err,
+                )
+            },
+            Result::err,
+        )
+    }
+
+    /// Takes a ticket back, with what was seen of the dependency; `None` is nothing.
+    ///
+    /// An opening that follows from it lasts for `retry_after`, where the policy says so.
+    #[inline]
+    pub(crate) fn exit(
+        &self,
+        ticket: Ticket,
+        sample: Option<Sample>,
+        retry_after: Option<Duration>,
+        outside: &impl Outside,
+    ) -> Counted {
+        if let Some(probe) = ticket.probe {
+            return self.exit_probe(ticket.generation, probe, sample, retry_after, outside);
+        }
+        let Some(sample) = sample else {
+            return Counted::No;
+        };
+        let control = self.control();
+        if control.generation() != ticket.generation {
+            return self.exit_late(&ticket);
+        }
+        let met = self.memory.record(ticket.generation, sample, || outside.now());
+        if met && control.is_closed() {
+            self.trip(ticket.generation, retry_after, outside);
+        }
+        Counted::Yes
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn exit_late(&self, ticket: &Ticket) -> Counted {
+        if *ticket == Ticket::UNCOUNTED {
+            return Counted::No;
+        }
+        self.stale.fetch_add(1, Ordering::Relaxed);
+        Counted::Stale
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn trip(&self, generation: u64, retry_after: Option<Duration>, outside: &impl Outside) {
+        self.change(outside, retry_after, |machine, now, time| {
+            // Somebody else has seen it too, and was here first.
+            if machine.generation() == generation {
+                machine.trip(self.memory.counts(generation, now), now, time);
+            }
+        });
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn exit_probe(
+        &self,
+        generation: u64,
+        probe: u32,
+        sample: Option<Sample>,
+        retry_after: Option<Duration>,
+        outside: &impl Outside,
+    ) -> Counted {
+        let finding = match sample {
+            None => Finding::Nothing,
+            Some(Sample { failed: false, slow: false }) => Finding::Good,
+            Some(_) => Finding::Bad,
+        };
+        let in_time = self.change(outside, retry_after, |machine, now, time| {
+            machine.generation() == generation && machine.found(probe, finding, now, time)
+        });
+        match (in_time, finding) {
+            (true, Finding::Nothing) => Counted::No,
+            (true, _) => Counted::Yes,
+            (false, _) => {
+                self.stale.fetch_add(1, Ordering::Relaxed);
+                Counted::Stale
+            }
+        }
+    }
+
+    pub(crate) fn force(&self, forced: Forced, outside: &impl Outside) {
+        self.change(outside, None, |machine, now, _| {
+            machine.force(forced, self.counts_of(machine, now), now);
+        });
+    }
+
+    pub(crate) fn reset(&self, outside: &impl Outside) {
+        self.change(outside, None, |machine, now, _| machine.reset(self.counts_of(machine, now), now));
+    }
+
+    pub(crate) fn isolate(&self, outside: &impl Outside) {
+        self.change(outside, None, |machine, now, _| machine.isolate(self.counts_of(machine, now), now));
+    }
+
+    pub(crate) fn release(&self, outside: &impl Outside) {
+        self.change(outside, None, |machine, now, _| machine.release(self.counts_of(machine, now), now));
+    }
+
+    pub(crate) fn report(&self, outside: &impl Outside) -> Report {
+        let machine = self.lock();
+        let now = outside.now();
+        let Refusal { state, retry_after } = refusal(&machine, now);
+        Report {
+            state,
+            since: machine.since(),
+            counts: self.counts_of(&machine, now),
+            failures_in_a_row: self.memory.failures_in_a_row(machine.generation()),
+            openings: machine.openings(),
+            probes_in_flight: machine.probes_in_flight(),
+            retry_after,
+            stale: self.stale.load(Ordering::Relaxed),
+        }
+    }
+
+    /// What the current generation has counted, or the one before it, if this one counts nothing.
+    fn counts_of(&self, machine: &Machine, now: u64) -> Counts {
+        match machine.state() {
+            State::Closed | State::ForcedClosed => self.memory.counts(machine.generation(), now),
+            State::HalfOpen => machine.round(),
+            State::Open | State::ForcedOpen | State::Disabled | State::Isolated => machine.counts_before(),
+        }
+    }
+
+    /// Drives the machine, publishes the generation that follows from it, and then announces the new state.
+    fn change<T>(
+        &self,
+        outside: &impl Outside,
+        retry_after: Option<Duration>,
+        drive: impl FnOnce(&mut Machine, u64, &OpenTime<'_>) -> T,
+    ) -> T {
+        let mut machine = self.lock();
+        let now = outside.now();
+        let (from, generation) = (machine.state(), machine.generation());
+        let result = drive(&mut machine, now, &|openings| outside.open_for(openings, retry_after));
+        if machine.generation() == generation {
+            return result;
+        }
+        self.memory.begin(machine.generation());
+        if let Automatic::Open { until } = machine.automatic() {
+            self.until.store(until, Ordering::Relaxed);
+        }
+        self.control.store(Control::of(&machine).0, Ordering::Release);
+        let transition = Transition {
+            from,
+            to: machine.state(),
+            generation: machine.generation(),
+            counts: machine.counts_before(),
+            openings: machine.openings(),
+            open_for: refusal(&machine, now).retry_after,
+        };
+        drop(machine);
+        if transition.from != transition.to {
+            outside.announce(&transition);
+        }
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Machine> {
+        // Nothing in the locked sections can panic half-way.
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn refusal(machine: &Machine, now: u64) -> Refusal {
+    let state = machine.state();
+    let retry_after = match (state, machine.automatic()) {
+        (State::Open, Automatic::Open { until }) => Some(until.saturating_sub(now)),
+        _ => None,
+    };
+    Refusal { state, retry_after }
+}

@@ -1,0 +1,305 @@
+//! The last so many calls.
+
+use super::packed::{age, tagged, untagged};
+use super::window::{Counts, Sample};
+use crate::sync::{AtomicU64, Ordering};
+
+/// The largest window: 1,000,000 calls.
+pub(crate) const MAX_SIZE: u32 = 1_000_000;
+
+/// A ring of bits, and how many of them are set.
+///
+/// A thread records in up to three steps:
+///
+/// 1. it claims the next place in `head`, by compare-and-swap;
+/// 2. it puts its bit there, and learns which bit it replaced;
+/// 3. if the two differ, it adds the difference to `sums`, and then touches `head` again.
+///
+/// Every set bit was added once and is subtracted once, in whatever order threads come to it, so `sums` is what the ring
+/// holds as soon as nobody is between two steps. A success that replaces a success ends with step 1: it reads its bit
+/// and writes nothing else.
+///
+/// **Orderings.** Whoever is last at `head` sees what the others added to `sums`: its compare-and-swap, or its touch in
+/// step 3, acquires what they released there after they had added. So the last of several threads decides over all of
+/// their results. The bits publish nothing.
+///
+/// Between its steps a thread that replaces a failure has it counted still. Of calls that end in the same moment, the
+/// window may therefore hold the oldest for a moment too long.
+pub(crate) struct CountWindow {
+    size: u32,
+    head: AtomicU64,
+    sums: AtomicU64,
+    failed: Ring,
+    /// Empty where no rule asks for slow calls.
+    slow: Ring,
+}
+
+/// Generation, whether the ring has been filled, and the next place.
+#[derive(Clone, Copy)]
+struct Head {
+    generation: u64,
+    full: bool,
+    place: u32,
+}
+
+impl Head {
+    const PLACE_BITS: u32 = 20;
+    const FULL: u64 = 1 << Self::PLACE_BITS;
+
+    #[inline]
+    fn unpack(word: u64) -> Self {
+        Self {
+            generation: word >> (Self::PLACE_BITS + 1),
+            full: word & Self::FULL != 0,
+            place: untagged(word & (Self::FULL - 1)),
+        }
+    }
+
+    #[inline]
+    fn pack(self) -> u64 {
+        let full = if self.full { Self::FULL } else { 0 };
+        self.generation << (Self::PLACE_BITS + 1) | full | u64::from(self.place)
+    }
+
+    #[inline]
+    fn next(self, size: u32) -> Self {
+        let place = self.place + 1;
+        let wraps = place == size;
+        Self {
+            full: self.full || wraps,
+            place: if wraps { 0 } else { place },
+            ..self
+        }
+    }
+
+    /// Calls in a window whose next place this is.
+    #[inline]
+    fn calls(self, size: u32) -> u32 {
+        if self.full { size } else { self.place }
+    }
+}
+
+/// The low bits of a generation, and two sums; a sum is below zero while what it lost is known and what it won is not.
+#[derive(Clone, Copy)]
+struct Sums {
+    generation: u64,
+    failed: u32,
+    slow: u32,
+}
+
+impl Sums {
+    const SUM_BITS: u32 = 21;
+    const SUM: u64 = (1 << Self::SUM_BITS) - 1;
+
+    fn new(generation: u64) -> Self {
+        Self {
+            generation: generation & (u64::MAX >> (2 * Self::SUM_BITS)),
+            failed: 0,
+            slow: 0,
+        }
+    }
+
+    #[inline]
+    fn unpack(word: u64) -> Self {
+        Self {
+            generation: word >> (2 * Self::SUM_BITS),
+            failed: untagged(word >> Self::SUM_BITS & Self::SUM),
+            slow: untagged(word & Self::SUM),
+        }
+    }
+
+    #[inline]
+    fn pack(self) -> u64 {
+        let failed = u64::from(self.failed) & Self::SUM;
+        let slow = u64::from(self.slow) & Self::SUM;
+        self.generation << (2 * Self::SUM_BITS) | failed << Self::SUM_BITS | slow
+    }
+
+    /// What is not below zero.
+    #[inline]
+    fn visible(sum: u32, size: u32) -> u32 {
+        if sum > size { 0 } else { sum }
+    }
+}
+
+impl CountWindow {
+    /// `size` is from 1 to [`MAX_SIZE`], which a head has room for.
+    pub(crate) fn new(size: u32, with_slow: bool) -> Self {
+        Self {
+            size,
+            head: AtomicU64::new(0),
+            sums: AtomicU64::new(0),
+            failed: Ring::new(size),
+            slow: Ring::new(if with_slow { size } else { 0 }),
+        }
+    }
+
+    pub(crate) fn begin(&self, generation: u64) {
+        let head = Head {
+            generation,
+            full: false,
+            place: 0,
+        };
+        self.sums.store(Sums::new(generation).pack(), Ordering::Relaxed);
+        self.head.store(head.pack(), Ordering::Relaxed);
+    }
+
+    /// Records one call. `None` where the window holds neither a failure nor a slow call, or is of another generation.
+    #[inline]
+    pub(crate) fn record(&self, generation: u64, sample: Sample) -> Option<Counts> {
+        let mut word = self.head.load(Ordering::Relaxed);
+        let (claimed, next) = loop {
+            let head = Head::unpack(word);
+            if head.generation != generation {
+                return None;
+            }
+            let next = head.next(self.size);
+            match self
+                .head
+                .compare_exchange_weak(word, next.pack(), Ordering::AcqRel, Ordering::Relaxed)
+            {
+                Ok(_) => break (head.place, next),
+                Err(other) => word = other,
+            }
+        };
+        let failed_before = self.failed.replace(claimed, generation, sample.failed)?;
+        let slow_before = self.slow.replace(claimed, generation, sample.slow)?;
+        let before = Sample {
+            failed: failed_before,
+            slow: slow_before,
+        };
+        if before != sample {
+            return self.settle(generation, before, sample);
+        }
+        let word = self.sums.load(Ordering::Acquire);
+        if word << (u64::BITS - 2 * Sums::SUM_BITS) == 0 {
+            return None;
+        }
+        self.counted(next, generation, word)
+    }
+
+    /// The third step.
+    #[inline(never)]
+    fn settle(&self, generation: u64, before: Sample, after: Sample) -> Option<Counts> {
+        let add = |sum: u32, before: bool, after: bool| {
+            sum.wrapping_add(u32::from(after)).wrapping_sub(u32::from(before))
+        };
+        let mut word = self.sums.load(Ordering::Relaxed);
+        let settled = loop {
+            let sums = Sums::unpack(word);
+            if sums.generation != Sums::new(generation).generation {
+                return None;
+            }
+            let next = Sums {
+                generation: sums.generation,
+                failed: add(sums.failed, before.failed, after.failed),
+                slow: add(sums.slow, before.slow, after.slow),
+            };
+            match self
+                .sums
+                .compare_exchange_weak(word, next.pack(), Ordering::AcqRel, Ordering::Relaxed)
+            {
+                Ok(_) => break next.pack(),
+                Err(other) => word = other,
+            }
+        };
+        // A load could miss a claim made at the same time, by a thread that misses what was just added.
+        let head = Head::unpack(self.head.fetch_or(0, Ordering::AcqRel));
+        self.counted(head, generation, settled)
+    }
+
+    #[inline(never)]
+    fn counted(&self, head: Head, generation: u64, sums: u64) -> Option<Counts> {
+        let sums = Sums::unpack(sums);
+        let current = head.generation == generation && sums.generation == Sums::new(generation).generation;
+        current.then(|| Counts {
+            calls: head.calls(self.size),
+            failed: Sums::visible(sums.failed, self.size),
+            slow: Sums::visible(sums.slow, self.size),
+        })
+    }
+
+    pub(crate) fn counts(&self, generation: u64) -> Counts {
+        let sums = self.sums.load(Ordering::Acquire);
+        let head = Head::unpack(self.head.load(Ordering::Acquire));
+        self.counted(head, generation, sums).unwrap_or_default()
+    }
+
+    pub(crate) fn size(&self) -> u32 {
+        self.size
+    }
+
+    /// The calls, oldest first. Exact where nothing is being recorded.
+    pub(crate) fn samples(&self, generation: u64) -> Vec<Sample> {
+        let head = Head::unpack(self.head.load(Ordering::Acquire));
+        if head.generation != generation {
+            return Vec::new();
+        }
+        let (oldest, newest) = if head.full { (head.place..self.size, 0..head.place) } else { (0..0, 0..head.place) };
+        let at = |place| Sample {
+            failed: self.failed.get(place, generation),
+            slow: self.slow.get(place, generation),
+        };
+        oldest.chain(newest).map(at).collect()
+    }
+}
+
+/// Bits in words of 32, each under the generation that last wrote to it: of one before that, no bit is set.
+struct Ring(Box<[AtomicU64]>);
+
+impl Ring {
+    const BITS: u32 = u32::BITS;
+
+    fn new(bits: u32) -> Self {
+        Self((0..bits.div_ceil(Self::BITS)).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// Puts `bit` in its place, and returns the one it replaces; `None` if a later generation has begun.
+    ///
+    /// A bit that is there already is not written again. An empty ring takes none: nothing changes.
+    #[inline]
+    fn replace(&self, place: u32, generation: u64, bit: bool) -> Option<bool> {
+        let Some(cell) = self.word(place) else {
+            return Some(bit);
+        };
+        let word = cell.load(Ordering::Relaxed);
+        let mask = 1 << (place % Self::BITS);
+        if age(word, generation) == 0 && (untagged(word) & mask != 0) == bit {
+            return Some(bit);
+        }
+        Self::write(cell, word, generation, mask, bit)
+    }
+
+    #[inline(never)]
+    fn write(cell: &AtomicU64, mut word: u64, generation: u64, mask: u32, bit: bool) -> Option<bool> {
+        loop {
+            let bits = match age(word, generation) {
+                0 => untagged(word),
+                1.. => 0,
+                _ => return None,
+            };
+            let before = bits & mask != 0;
+            if before == bit {
+                return Some(before);
+            }
+            let next = tagged(generation, bits ^ mask);
+            match cell.compare_exchange_weak(word, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(before),
+                Err(other) => word = other,
+            }
+        }
+    }
+
+    fn get(&self, place: u32, generation: u64) -> bool {
+        self.word(place).is_some_and(|cell| {
+            let word = cell.load(Ordering::Relaxed);
+            age(word, generation) == 0 && untagged(word) & 1 << (place % Self::BITS) != 0
+        })
+    }
+
+    #[inline]
+    #[allow(clippy::as_conversions, reason = "no bit is lost")]
+    fn word(&self, place: u32) -> Option<&AtomicU64> {
+        self.0.get((place / Self::BITS) as usize)
+    }
+}
