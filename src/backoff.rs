@@ -13,6 +13,9 @@
 //! # Ok::<(), steadfast::ConfigError>(())
 //! ```
 
+#[cfg(feature = "serde")]
+mod form;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +36,14 @@ pub const DEFAULT_FACTOR: f64 = 2.0;
 ///
 /// Every draw stays at or below the schedule's `max_delay`, and a schedule that has reached it is still spread.
 /// The first three are those of Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
+///
+/// In a file it is `"none"`, `"full"`, `"equal"`, `{ proportional = 0.1 }` or `{ additive = "50ms" }`.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum Jitter {
     /// The wait as the schedule says.
@@ -45,10 +55,13 @@ pub enum Jitter {
     /// The wait, less or more by up to this fraction of it: from 0.0 to 1.0.
     Proportional(f64),
     /// The wait, and up to this much more.
-    Additive(Duration),
+    Additive(#[cfg_attr(feature = "serde", serde(with = "crate::config::duration"))] Duration),
 }
 
 /// A schedule of waits.
+///
+/// In a file it is a table of `kind` (the name of the constructor), `base` (what the constructor takes), and where they
+/// are set `factor`, `max_delay` and `jitter`. Functions and sequences are for code: they are not written to a file.
 ///
 /// # Defaults
 ///
@@ -57,7 +70,8 @@ pub enum Jitter {
 /// | `max_delay` | 10 s for the schedules that grow, none for constant, function and sequence |
 /// | `factor` | 2.0, exponential only |
 /// | `jitter` | `Full` for exponential, `None` for the others; decorrelated and smooth bring their own |
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(from = "form::Form"))]
 pub struct Backoff {
     schedule: Schedule,
     factor: Option<f64>,

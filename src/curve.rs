@@ -143,6 +143,23 @@ pub(crate) fn fibonacci(n: u32) -> u32 {
     current
 }
 
+/// Functions and sequences are equal to their clones alone.
+impl PartialEq for Schedule {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Constant(a), Self::Constant(b))
+            | (Self::Linear(a), Self::Linear(b))
+            | (Self::Exponential(a), Self::Exponential(b))
+            | (Self::Fibonacci(a), Self::Fibonacci(b))
+            | (Self::Decorrelated(a), Self::Decorrelated(b))
+            | (Self::Smooth(a), Self::Smooth(b)) => a == b,
+            (Self::Function(a), Self::Function(b)) => Arc::ptr_eq(a, b),
+            (Self::Sequence(a), Self::Sequence(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Debug for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, base) = match self {

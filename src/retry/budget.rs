@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::config::RetryBudgetConfig;
 pub(crate) use super::ledger::Cost;
 use super::ledger::{Drawn, Ledger, Rates};
 use crate::error::ConfigError;
@@ -67,10 +68,7 @@ impl RetryBudget {
     /// A builder with the defaults.
     #[must_use]
     pub fn builder() -> RetryBudgetBuilder {
-        RetryBudgetBuilder {
-            ratio: DEFAULT_RATIO,
-            floor: DEFAULT_FLOOR,
-        }
+        RetryBudgetBuilder::default()
     }
 
     /// How many retries could be made right now.
@@ -100,19 +98,16 @@ pub(crate) type Payment = Guard<(RetryBudget, Drawn)>;
 
 impl Default for RetryBudget {
     fn default() -> Self {
-        Self::with(Rates {
-            ratio: DEFAULT_RATIO,
-            floor: DEFAULT_FLOOR,
-        })
+        Self::with(RetryBudgetConfig::default())
     }
 }
 
 impl RetryBudget {
-    fn with(rates: Rates) -> Self {
+    fn with(RetryBudgetConfig { ratio, floor }: RetryBudgetConfig) -> Self {
         Self {
             shared: Arc::new(Shared {
                 created: Instant::now(),
-                ledger: Ledger::new(rates),
+                ledger: Ledger::new(Rates { ratio, floor }),
             }),
         }
     }
@@ -127,17 +122,23 @@ impl fmt::Debug for RetryBudget {
 }
 
 /// Builds a [`RetryBudget`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct RetryBudgetBuilder {
-    ratio: f64,
-    floor: f64,
+    config: RetryBudgetConfig,
 }
 
 impl RetryBudgetBuilder {
+    /// Takes every setting from `config`.
+    #[must_use]
+    pub fn config(mut self, config: RetryBudgetConfig) -> Self {
+        self.config = config;
+        self
+    }
+
     /// Retries earned by each first attempt: 0.0, or from 0.0001 to 100.0, in steps of 0.0001.
     #[must_use]
     pub fn ratio(mut self, ratio: f64) -> Self {
-        self.ratio = ratio;
+        self.config.ratio = ratio;
         self
     }
 
@@ -146,7 +147,7 @@ impl RetryBudgetBuilder {
     /// With less, the ten seconds that are kept would never pay for a retry after an overload.
     #[must_use]
     pub fn floor(mut self, per_second: f64) -> Self {
-        self.floor = per_second;
+        self.config.floor = per_second;
         self
     }
 
@@ -156,7 +157,7 @@ impl RetryBudgetBuilder {
     ///
     /// A setting outside its range, with that range.
     pub fn build(self) -> Result<RetryBudget, ConfigError> {
-        let Self { ratio, floor } = self;
+        let RetryBudgetConfig { ratio, floor } = self.config;
         let policy = Name::new("retry budget");
         if !(ratio == 0.0 || (0.000_1..=100.0).contains(&ratio)) {
             return Err(ConfigError::new(
@@ -174,7 +175,7 @@ impl RetryBudgetBuilder {
                 "0.0, or from 0.2 to 1000000.0",
             ));
         }
-        Ok(RetryBudget::with(Rates { ratio, floor }))
+        Ok(RetryBudget::with(self.config))
     }
 }
 

@@ -8,35 +8,21 @@ use std::time::Duration;
 
 use super::attempt::Attempt;
 use super::budget::RetryBudget;
+use super::config::RetryConfig;
 use super::event::Event;
 use super::policy::{Listener, Policy, Retry};
 use super::replay::{ByClone, Prepared};
-use super::session::{DEFAULT_MAX_ATTEMPTS, DEFAULT_MAX_RETRY_AFTER, Limits};
+use super::session::Limits;
 use crate::backoff::{Backoff, Jitter};
 use crate::judgement::Judgement;
 use crate::random;
-use crate::rejected::Name;
 use crate::{AnyError, BoxedErrors, ByError, ConfigError, ErrorPredicate, ExchangeErrors, OutcomeFn, Verdict};
-
-/// The base of the default backoff: 100 ms, about one round trip across an ocean.
-pub const DEFAULT_BASE_DELAY: Duration = Duration::from_millis(100);
-
-const DEFAULT_NAME: Name = Name::new("retry");
 
 impl Retry {
     /// A builder with the defaults.
     pub fn builder() -> RetryBuilder {
         RetryBuilder {
-            settings: Settings {
-                name: DEFAULT_NAME,
-                max_attempts: DEFAULT_MAX_ATTEMPTS,
-                max_elapsed: None,
-                max_retry_after: DEFAULT_MAX_RETRY_AFTER,
-                backoff: Backoff::exponential(DEFAULT_BASE_DELAY),
-                budget: None,
-                seed: None,
-                listener: None,
-            },
+            settings: Settings::default(),
             judgement: Judgement::new(ByError),
             replay: ByClone,
         }
@@ -67,6 +53,7 @@ impl Default for Retry {
             replay,
         } = Self::builder();
         let limits = settings
+            .config
             .limits()
             .unwrap_or_else(|_| unreachable!("the defaults are in range, as a test shows"));
         settings.into_policy(limits, judgement, replay)
@@ -82,46 +69,22 @@ pub struct RetryBuilder<C = ByError, R = ByClone> {
     replay: R,
 }
 
-#[derive(Clone)]
+/// Plain data, and what is not.
+#[derive(Clone, Default)]
 struct Settings {
-    name: Name,
-    max_attempts: u32,
-    max_elapsed: Option<Duration>,
-    max_retry_after: Duration,
-    backoff: Backoff,
+    config: RetryConfig,
     budget: Option<RetryBudget>,
-    seed: Option<u64>,
     listener: Option<Listener>,
 }
 
 impl Settings {
-    fn limits(&self) -> Result<Limits, ConfigError> {
-        if self.max_attempts == 0 {
-            return Err(ConfigError::new(&self.name, "max_attempts", 0, "at least 1"));
-        }
-        if self.max_elapsed.is_some_and(|limit| limit.is_zero()) {
-            return Err(ConfigError::new(
-                &self.name,
-                "max_elapsed",
-                Duration::ZERO,
-                "longer than 0",
-            ));
-        }
-        Ok(Limits::new(
-            self.max_attempts,
-            self.max_elapsed,
-            self.max_retry_after,
-            self.backoff.check(&self.name)?,
-        ))
-    }
-
     fn into_policy<C, R>(self, limits: Limits, judgement: Judgement<C>, replay: R) -> Retry<C, R> {
         let policy = Policy {
-            name: self.name,
+            name: self.config.full_name(),
             limits,
             budget: self.budget,
             listener: self.listener,
-            seed: self.seed.unwrap_or_else(random::seed),
+            seed: self.config.seed.unwrap_or_else(random::seed),
             sessions: AtomicU64::new(0),
             #[cfg(feature = "metrics")]
             meters: crate::event::Meters::new(),
@@ -131,15 +94,23 @@ impl Settings {
 }
 
 impl<C, R> RetryBuilder<C, R> {
+    /// Takes every setting that a [`RetryConfig`] has from `config`; the name only where it has one. The rest stays: the
+    /// classifier, the budget, how requests are kept, the listener.
+    pub fn config(mut self, config: RetryConfig) -> Self {
+        let name = config.name.or(self.settings.config.name);
+        self.settings.config = RetryConfig { name, ..config };
+        self
+    }
+
     /// What the policy is called in events and errors. Default: `retry`.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.settings.name = name.into().into();
+        self.settings.config.name = Some(name.into());
         self
     }
 
     /// Attempts of one call, the first one included: at least 1. Default: 3.
     pub fn max_attempts(mut self, max_attempts: u32) -> Self {
-        self.settings.max_attempts = max_attempts;
+        self.settings.config.max_attempts = max_attempts;
         self
     }
 
@@ -148,31 +119,31 @@ impl<C, R> RetryBuilder<C, R> {
     ///
     /// It does not interrupt an attempt; a timeout does.
     pub fn max_elapsed(mut self, max_elapsed: Duration) -> Self {
-        self.settings.max_elapsed = Some(max_elapsed);
+        self.settings.config.max_elapsed = Some(max_elapsed);
         self
     }
 
     /// The longest wait that a server may ask for; where it asks for more, the call ends. Default: 30 s.
     pub fn max_retry_after(mut self, max_retry_after: Duration) -> Self {
-        self.settings.max_retry_after = max_retry_after;
+        self.settings.config.max_retry_after = max_retry_after;
         self
     }
 
     /// The schedule of waits. Default: exponential from 100 ms, times 2, full jitter, at most 10 s.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.settings.backoff = backoff;
+        self.settings.config.backoff = backoff;
         self
     }
 
     /// The longest wait of the schedule: see [`Backoff::max_delay`].
     pub fn max_delay(mut self, max_delay: Duration) -> Self {
-        self.settings.backoff = self.settings.backoff.max_delay(max_delay);
+        self.settings.config.backoff = self.settings.config.backoff.max_delay(max_delay);
         self
     }
 
     /// How the waits are spread: see [`Backoff::jitter`].
     pub fn jitter(mut self, jitter: Jitter) -> Self {
-        self.settings.backoff = self.settings.backoff.jitter(jitter);
+        self.settings.config.backoff = self.settings.config.backoff.jitter(jitter);
         self
     }
 
@@ -186,7 +157,7 @@ impl<C, R> RetryBuilder<C, R> {
     /// n-th stream of this seed.
     /// Default: a seed from the operating system.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.settings.seed = Some(seed);
+        self.settings.config.seed = Some(seed);
         self
     }
 
@@ -290,7 +261,7 @@ impl<C, R> RetryBuilder<C, R> {
     ///
     /// A setting outside its range, with that range.
     pub fn build(self) -> Result<Retry<C, R>, ConfigError> {
-        let limits = self.settings.limits()?;
+        let limits = self.settings.config.limits()?;
         Ok(self.settings.into_policy(limits, self.judgement, self.replay))
     }
 }
@@ -298,13 +269,8 @@ impl<C, R> RetryBuilder<C, R> {
 impl<C: fmt::Debug, R> fmt::Debug for RetryBuilder<C, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RetryBuilder")
-            .field("name", &self.settings.name)
-            .field("max_attempts", &self.settings.max_attempts)
-            .field("max_elapsed", &self.settings.max_elapsed)
-            .field("max_retry_after", &self.settings.max_retry_after)
-            .field("backoff", &self.settings.backoff)
+            .field("config", &self.settings.config)
             .field("budget", &self.settings.budget)
-            .field("seed", &self.settings.seed)
             .field("classifier", &self.judgement.classifier)
             .finish_non_exhaustive()
     }

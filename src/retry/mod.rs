@@ -3,6 +3,7 @@
 mod attempt;
 mod budget;
 mod builder;
+mod config;
 mod event;
 mod failures;
 mod future;
@@ -15,7 +16,8 @@ mod session;
 
 pub use attempt::{Attempt, Calls, Cause, NumberedCalls, Report, StopReason};
 pub use budget::{CREDIT_LIFETIME, DEFAULT_FLOOR, DEFAULT_RATIO, RetryBudget, RetryBudgetBuilder};
-pub use builder::{DEFAULT_BASE_DELAY, RetryBuilder};
+pub use builder::RetryBuilder;
+pub use config::{DEFAULT_BASE_DELAY, RetryBudgetConfig, RetryConfig};
 pub use event::Event;
 pub use future::ResponseFuture;
 pub use layer::{Requests, RetryService};

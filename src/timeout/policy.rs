@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::config::TimeoutConfig;
 use super::event::Event;
 use super::future::ResponseFuture;
 use super::layer::RequestTimeoutLayer;
@@ -72,6 +73,16 @@ impl Timeout {
     #[must_use]
     pub fn attempt(limit: Duration) -> Self {
         Self::named(limit, "attempt timeout")
+    }
+
+    /// As `config` says: it cannot be wrong.
+    #[must_use]
+    pub fn from_config(config: TimeoutConfig) -> Self {
+        let timeout = Self::new(config.limit);
+        match config.name {
+            Some(name) => timeout.name(name),
+            None => timeout,
+        }
     }
 
     fn named(limit: Duration, name: &'static str) -> Self {
