@@ -165,7 +165,12 @@ pub(crate) mod choice {
         }
 
         fn visit_str<E: Error>(self, name: &str) -> Result<V::Value, E> {
-            self.visitor.visit_enum(StrDeserializer::new(name))
+            let visited = self.visitor.visit_enum(StrDeserializer::new(name));
+            if self.names.contains(&name) {
+                let reason = format!("`{name}` alone says too little, expected `{{ {name} = .. }}`");
+                return visited.map_err(|_| E::custom(reason));
+            }
+            visited
         }
 
         fn visit_map<A: MapAccess<'de>>(self, mut table: A) -> Result<V::Value, A::Error> {

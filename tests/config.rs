@@ -377,7 +377,10 @@ fn a_jitter_that_is_none_is_refused() {
         ("3", &format!("invalid type: integer `3`, {names}")),
         ("{}", "invalid type: map, expected enum"),
         ("{ full = 1 }", "invalid type: integer `1`, expected unit"),
-        ("'additive'", "invalid type: unit variant, expected newtype variant"),
+        (
+            "'additive'",
+            "`additive` alone says too little, expected `{ additive = .. }`",
+        ),
         ("{ additive = 5 }", "invalid type: integer `5`, expected a duration"),
         ("{ proportional = 'x' }", r#"invalid type: string "x", expected f64"#),
         (
