@@ -141,6 +141,30 @@ fn what_a_file_leaves_out_is_the_default() {
     assert!(toml::<TimeoutConfig>("").unwrap_err().contains("missing field `limit`"));
 }
 
+/// Serde keeps the content of such an enum before it reads it.
+#[test]
+fn a_configuration_may_be_in_an_enum_of_the_program() {
+    #[derive(Deserialize)]
+    #[serde(tag = "policy", rename_all = "snake_case")]
+    enum Policy {
+        Retry(RetryConfig),
+        Timeout(TimeoutConfig),
+    }
+    let text = r#"[
+        { "policy": "retry", "backoff": { "kind": "linear", "base": "1s", "jitter": null, "max_delay": null } },
+        { "policy": "retry", "backoff": { "kind": "linear", "base": "1s", "jitter": { "proportional": 1 } } },
+        { "policy": "retry", "backoff": { "kind": "linear", "base": "1s", "jitter": "equal" } },
+        { "policy": "timeout", "limit": "1s" }
+    ]"#;
+    let mut read = serde_json::from_str::<Vec<Policy>>(text).unwrap().into_iter();
+    for jitter in [None, Some(Jitter::Proportional(1.0)), Some(Jitter::Equal)] {
+        let linear = Backoff::linear(S);
+        let expected = jitter.map_or(linear.clone(), |jitter| linear.jitter(jitter));
+        assert!(matches!(read.next(), Some(Policy::Retry(retry)) if retry.backoff == expected));
+    }
+    assert!(matches!(read.next(), Some(Policy::Timeout(timeout)) if timeout == TimeoutConfig::new(S)));
+}
+
 #[test]
 fn the_defaults_are_written_as_the_guide_has_them() {
     let written = toml::to_string(&RetryConfig::default()).unwrap();
