@@ -177,6 +177,39 @@ impl Backoff {
         })
     }
 
+    /// The checked form of this schedule as that of the open times of `policy`, none of them longer than `longest`.
+    ///
+    /// What is not set is `longest` for the longest wait and no jitter: an open time of nothing is no open time. It is
+    /// drawn under a lock, so no function of the caller's may be asked.
+    #[cfg(feature = "circuit-breaker")]
+    pub(crate) fn check_open_time(&self, policy: &Name, longest: Duration) -> Result<Curve, ConfigError> {
+        let refused = |value: &dyn std::fmt::Debug, allowed: String| {
+            Err(ConfigError::new(policy, "open_backoff", value, allowed))
+        };
+        match self.schedule {
+            Schedule::Function(_) | Schedule::Sequence(_) => {
+                let allowed = "constant, linear, exponential, fibonacci, decorrelated or smooth";
+                return refused(&"a function or a sequence", allowed.to_owned());
+            }
+            Schedule::Constant(base)
+            | Schedule::Linear(base)
+            | Schedule::Exponential(base)
+            | Schedule::Fibonacci(base)
+            | Schedule::Decorrelated(base)
+            | Schedule::Smooth(base) => {
+                if base.is_zero() || base > longest {
+                    let allowed = format!("based on more than 0, and at most {longest:?}, the max_open_time");
+                    return refused(&base, allowed);
+                }
+            }
+        }
+        let mut backoff = self.clone();
+        backoff.max_delay = self.max_delay.or(Some(longest));
+        let mut curve = backoff.check(policy)?;
+        curve.jitter = self.jitter.unwrap_or(Jitter::None);
+        Ok(curve)
+    }
+
     /// The checked form of this schedule, for `policy`.
     pub(crate) fn check(&self, policy: &Name) -> Result<Curve, ConfigError> {
         let (base, grows) = match self.schedule {

@@ -11,3 +11,8 @@ pub(crate) const FOREVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 pub(crate) fn after(wait: Duration) -> Instant {
     Instant::now() + wait.min(FOREVER)
 }
+
+/// A time in nanoseconds; what does not fit is 584 years.
+pub(crate) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -87,6 +87,73 @@ pub(crate) mod duration {
     }
 }
 
+/// A number, or `"off"` for none. With `#[serde(with = "or_off")]`.
+#[cfg(feature = "circuit-breaker")]
+pub(crate) mod or_off {
+    use std::fmt;
+
+    use serde::de::{Error, Unexpected, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    const OFF: &str = "off";
+
+    #[allow(
+        clippy::ref_option,
+        clippy::trivially_copy_pass_by_ref,
+        reason = "the signature that serde asks for"
+    )]
+    pub(crate) fn serialize<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+        match number {
+            Some(number) => serializer.serialize_f64(*number),
+            None => serializer.serialize_str(OFF),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+        deserializer.deserialize_any(NumberOrOff)
+    }
+
+    struct NumberOrOff;
+
+    impl Visitor<'_> for NumberOrOff {
+        type Value = Option<f64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a number or \"{OFF}\"")
+        }
+
+        fn visit_f64<E: Error>(self, number: f64) -> Result<Option<f64>, E> {
+            Ok(Some(number))
+        }
+
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::as_conversions,
+            reason = "a rate is checked later"
+        )]
+        fn visit_u64<E: Error>(self, number: u64) -> Result<Option<f64>, E> {
+            Ok(Some(number as f64))
+        }
+
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::as_conversions,
+            reason = "a rate is checked later"
+        )]
+        fn visit_i64<E: Error>(self, number: i64) -> Result<Option<f64>, E> {
+            Ok(Some(number as f64))
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Option<f64>, E> {
+            if text == OFF {
+                Ok(None)
+            } else {
+                Err(E::invalid_value(Unexpected::Str(text), &self))
+            }
+        }
+    }
+}
+
 /// An enum as the name of a variant, or as a table of that name and what it holds. With `#[serde(deserialize_with)]`.
 ///
 /// Most formats ask for nothing else; `serde_yaml` and its successors ask for a tag, which they may still have.

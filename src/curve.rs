@@ -40,8 +40,8 @@ pub(crate) struct Progress {
     sequence: Option<Sequence>,
 }
 
-#[cfg(test)]
 impl Progress {
+    /// That of a session with so many waits behind it, of which nothing else is known.
     pub(crate) fn after(retries: u32) -> Self {
         Self {
             retries,

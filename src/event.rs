@@ -55,7 +55,7 @@ impl<const N: usize> Meters<N> {
 }
 
 #[cfg(feature = "metrics")]
-fn label(policy: &crate::rejected::Name) -> metrics::SharedString {
+pub(crate) fn label(policy: &crate::rejected::Name) -> metrics::SharedString {
     match policy {
         crate::rejected::Name::Static(name) => (*name).into(),
         crate::rejected::Name::Shared(name) => std::sync::Arc::clone(name).into(),

@@ -108,10 +108,17 @@ pub(crate) struct Reason {
 
 #[derive(Clone, Copy)]
 enum Why {
-    TimedOut { limit: Duration },
-    CircuitOpen { retry_after: Duration },
+    TimedOut {
+        limit: Duration,
+    },
+    /// `None` where nobody knows: forced open, or its probes are under way.
+    CircuitOpen {
+        retry_after: Option<Duration>,
+    },
     BulkheadFull,
-    QueueTimedOut { waited: Duration },
+    QueueTimedOut {
+        waited: Duration,
+    },
 }
 
 impl Rejected {
@@ -136,7 +143,11 @@ impl Rejected {
 
     /// The circuit breaker `policy` is open, and admits a probe after `retry_after`.
     pub fn circuit_open(policy: impl Into<Cow<'static, str>>, retry_after: Duration) -> Self {
-        Self::new(policy.into().into(), Why::CircuitOpen { retry_after }, false)
+        Self::circuit_open_by(policy.into().into(), Some(retry_after))
+    }
+
+    pub(crate) fn circuit_open_by(policy: Name, retry_after: Option<Duration>) -> Self {
+        Self::new(policy, Why::CircuitOpen { retry_after }, false)
     }
 
     /// The bulkhead `policy` has neither a permit nor room in its queue.
@@ -221,7 +232,7 @@ impl Reason {
 
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self.why {
-            Why::CircuitOpen { retry_after } => Some(retry_after),
+            Why::CircuitOpen { retry_after } => retry_after,
             Why::TimedOut { .. } | Why::BulkheadFull | Why::QueueTimedOut { .. } => None,
         }
     }
@@ -288,7 +299,10 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.why {
             Why::TimedOut { limit } => write!(f, "no answer within {limit:?}"),
-            Why::CircuitOpen { retry_after } => write!(f, "it may be tried again in {retry_after:?}"),
+            Why::CircuitOpen {
+                retry_after: Some(wait),
+            } => write!(f, "it may be tried again in {wait:?}"),
+            Why::CircuitOpen { retry_after: None } => f.write_str("nobody can say for how long"),
             Why::BulkheadFull => f.write_str("every permit is taken and the queue has no room"),
             Why::QueueTimedOut { waited } => write!(f, "waited for {waited:?}"),
         }

@@ -15,7 +15,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::machine::{Automatic, Finding, Forced, Machine, OpenTime, Probe, Probing, State};
-use super::window::{Counts, Memory, Sample};
+use super::window::{Counts, Memory, Remembered, Sample};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// What a cell needs to be told, and whom it tells.
@@ -44,8 +44,8 @@ pub(crate) struct Transition {
     pub(crate) open_for: Option<u64>,
 }
 
-/// The right to make one call; it has to come back.
-#[derive(Debug, PartialEq, Eq)]
+/// The right to make one call; it has to come back, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket {
     /// 0 for a call that is not counted.
     generation: u64,
@@ -90,6 +90,25 @@ pub(crate) struct Report {
     pub(crate) probes_in_flight: u32,
     pub(crate) retry_after: Option<u64>,
     pub(crate) stale: u64,
+    /// Calls below which a closed breaker knows no rate.
+    pub(crate) minimum: u32,
+}
+
+/// What outlives a breaker. An open time is what is left of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Kept {
+    pub(crate) automatic: Automatic,
+    pub(crate) forced: Option<Forced>,
+    pub(crate) openings: u32,
+    pub(crate) remembered: Remembered,
+}
+
+impl Kept {
+    pub(crate) fn open_for_at_most(&mut self, longest: u64) {
+        if let Automatic::Open { until } = &mut self.automatic {
+            *until = longest.min(*until);
+        }
+    }
 }
 
 /// Generation and state in one word.
@@ -273,7 +292,7 @@ impl Cell {
         };
         let control = self.control();
         if control.generation() != ticket.generation {
-            return self.exit_late(&ticket);
+            return self.exit_late(ticket);
         }
         let met = self.memory.record(ticket.generation, sample, || outside.now());
         if met && control.is_closed() {
@@ -284,8 +303,8 @@ impl Cell {
 
     #[cold]
     #[inline(never)]
-    fn exit_late(&self, ticket: &Ticket) -> Counted {
-        if *ticket == Ticket::UNCOUNTED {
+    fn exit_late(&self, ticket: Ticket) -> Counted {
+        if ticket == Ticket::UNCOUNTED {
             return Counted::No;
         }
         self.stale.fetch_add(1, Ordering::Relaxed);
@@ -315,7 +334,10 @@ impl Cell {
     ) -> Counted {
         let finding = match sample {
             None => Finding::Nothing,
-            Some(Sample { failed: false, slow: false }) => Finding::Good,
+            Some(Sample {
+                failed: false,
+                slow: false,
+            }) => Finding::Good,
             Some(_) => Finding::Bad,
         };
         let in_time = self.change(outside, retry_after, |machine, now, time| {
@@ -338,15 +360,21 @@ impl Cell {
     }
 
     pub(crate) fn reset(&self, outside: &impl Outside) {
-        self.change(outside, None, |machine, now, _| machine.reset(self.counts_of(machine, now), now));
+        self.change(outside, None, |machine, now, _| {
+            machine.reset(self.counts_of(machine, now), now)
+        });
     }
 
     pub(crate) fn isolate(&self, outside: &impl Outside) {
-        self.change(outside, None, |machine, now, _| machine.isolate(self.counts_of(machine, now), now));
+        self.change(outside, None, |machine, now, _| {
+            machine.isolate(self.counts_of(machine, now), now)
+        });
     }
 
     pub(crate) fn release(&self, outside: &impl Outside) {
-        self.change(outside, None, |machine, now, _| machine.release(self.counts_of(machine, now), now));
+        self.change(outside, None, |machine, now, _| {
+            machine.release(self.counts_of(machine, now), now)
+        });
     }
 
     pub(crate) fn report(&self, outside: &impl Outside) -> Report {
@@ -362,7 +390,45 @@ impl Cell {
             probes_in_flight: machine.probes_in_flight(),
             retry_after,
             stale: self.stale.load(Ordering::Relaxed),
+            minimum: self.memory.minimum(),
         }
+    }
+
+    pub(crate) fn export(&self, outside: &impl Outside) -> Kept {
+        let machine = self.lock();
+        let now = outside.now();
+        Kept {
+            automatic: match machine.automatic() {
+                Automatic::Open { until } => Automatic::Open {
+                    until: until.saturating_sub(now),
+                },
+                closed_or_half_open => closed_or_half_open,
+            },
+            forced: machine.forced(),
+            openings: machine.openings(),
+            remembered: self.memory.export(machine.generation(), now),
+        }
+    }
+
+    /// Goes on from what was kept; false if its calls are not of the kind that this breaker remembers.
+    pub(crate) fn restore(&self, kept: &Kept, outside: &impl Outside) -> bool {
+        if !self.memory.takes(&kept.remembered) {
+            return false;
+        }
+        let drive = |machine: &mut Machine, now: u64, _: &OpenTime<'_>| {
+            let automatic = match kept.automatic {
+                Automatic::Open { until } => Automatic::Open {
+                    until: now.saturating_add(until),
+                },
+                // Its probes are not here: the next call begins another round.
+                Automatic::HalfOpen => Automatic::Open { until: now },
+                Automatic::Closed => Automatic::Closed,
+            };
+            machine.restore(automatic, kept.forced, kept.openings, self.counts_of(machine, now), now);
+        };
+        let fill = |generation, now| self.memory.restore(&kept.remembered, generation, now);
+        self.change_and_fill(outside, None, drive, fill);
+        true
     }
 
     /// What the current generation has counted, or the one before it, if this one counts nothing.
@@ -381,6 +447,17 @@ impl Cell {
         retry_after: Option<Duration>,
         drive: impl FnOnce(&mut Machine, u64, &OpenTime<'_>) -> T,
     ) -> T {
+        self.change_and_fill(outside, retry_after, drive, |_, _| {})
+    }
+
+    /// The same; `fill` puts into the new generation's memory what it begins with.
+    fn change_and_fill<T>(
+        &self,
+        outside: &impl Outside,
+        retry_after: Option<Duration>,
+        drive: impl FnOnce(&mut Machine, u64, &OpenTime<'_>) -> T,
+        fill: impl FnOnce(u64, u64),
+    ) -> T {
         let mut machine = self.lock();
         let now = outside.now();
         let (from, generation) = (machine.state(), machine.generation());
@@ -389,6 +466,7 @@ impl Cell {
             return result;
         }
         self.memory.begin(machine.generation());
+        fill(machine.generation(), now);
         if let Automatic::Open { until } = machine.automatic() {
             self.until.store(until, Ordering::Relaxed);
         }

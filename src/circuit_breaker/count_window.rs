@@ -181,9 +181,8 @@ impl CountWindow {
     /// The third step.
     #[inline(never)]
     fn settle(&self, generation: u64, before: Sample, after: Sample) -> Option<Counts> {
-        let add = |sum: u32, before: bool, after: bool| {
-            sum.wrapping_add(u32::from(after)).wrapping_sub(u32::from(before))
-        };
+        let add =
+            |sum: u32, before: bool, after: bool| sum.wrapping_add(u32::from(after)).wrapping_sub(u32::from(before));
         let mut word = self.sums.load(Ordering::Relaxed);
         let settled = loop {
             let sums = Sums::unpack(word);
@@ -235,7 +234,11 @@ impl CountWindow {
         if head.generation != generation {
             return Vec::new();
         }
-        let (oldest, newest) = if head.full { (head.place..self.size, 0..head.place) } else { (0..0, 0..head.place) };
+        let (oldest, newest) = if head.full {
+            (head.place..self.size, 0..head.place)
+        } else {
+            (0..0, 0..head.place)
+        };
         let at = |place| Sample {
             failed: self.failed.get(place, generation),
             slow: self.slow.get(place, generation),

@@ -103,7 +103,9 @@ pub(crate) enum Finding {
 /// What became of a request for a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Probe {
-    Admitted { id: u32 },
+    Admitted {
+        id: u32,
+    },
     /// There is no place for it now, or no longer a round.
     Refused,
 }

@@ -1,13 +1,36 @@
-//! Stops calling a dependency that fails, until a probe succeeds.
+#![doc = include_str!("../../docs/circuit_breaker.md")]
 
+mod builder;
 mod cell;
+mod config;
 mod count_window;
+mod event;
+mod future;
+mod handle;
+mod layer;
 mod machine;
 #[cfg(test)]
 mod model;
+mod opening;
 mod packed;
+mod policy;
+mod saved;
 mod streak;
 mod time_window;
+mod watch;
 mod window;
 
+pub use builder::CircuitBreakerBuilder;
+pub use config::{
+    Abandoned, CircuitBreakerConfig, DEFAULT_ABANDONED, DEFAULT_FAILURE_RATE, DEFAULT_MAX_OPEN_TIME,
+    DEFAULT_MAX_PROBE_TIME, DEFAULT_MINIMUM_CALLS, DEFAULT_OPEN_TIME, DEFAULT_SAMPLES, DEFAULT_SUCCESS_RATE,
+    DEFAULT_WINDOW, Window,
+};
+pub use event::{End, Event};
+pub use future::ResponseFuture;
+pub use handle::{Isolation, Snapshot};
+pub use layer::CircuitBreakerService;
 pub use machine::State;
+pub use policy::CircuitBreaker;
+pub use saved::CircuitBreakerExport;
+pub use watch::StateChanges;

@@ -10,7 +10,7 @@ use super::cell::{Cell, Counted, Outside, Refusal, Ticket, Transition};
 use super::count_window::CountWindow;
 use super::machine::{Forced, Probing, State};
 use super::time_window::TimeWindow;
-use super::window::{Counts, Memory, Rules, Sample, Window};
+use super::window::{Counts, Memory, Recent, Rules, Sample};
 use crate::histories::histories;
 
 const MS: u64 = 1_000_000;
@@ -67,12 +67,12 @@ impl Setup {
     }
 
     fn cell(&self) -> Cell {
-        let window = match self.kind {
-            Kind::None => Window::None,
-            Kind::Count(size) => Window::Count(CountWindow::new(size, self.rules.slow_rate.is_some())),
-            Kind::Time(length) => Window::Time(TimeWindow::new(length)),
+        let recent = match self.kind {
+            Kind::None => Recent::None,
+            Kind::Count(size) => Recent::Count(CountWindow::new(size, self.rules.slow_rate.is_some())),
+            Kind::Time(length) => Recent::Time(TimeWindow::new(length)),
         };
-        Cell::new(Memory::new(self.rules, window), self.probing, 0)
+        Cell::new(Memory::new(self.rules, recent), self.probing, 0)
     }
 }
 
@@ -239,7 +239,9 @@ impl Model {
             ..
         } = self.setup.probing;
         let now = self.now;
-        let Basis::HalfOpen(probes) = &mut self.basis else { return };
+        let Basis::HalfOpen(probes) = &mut self.basis else {
+            return;
+        };
         for probe in probes.iter_mut() {
             if probe.end.is_none() && now >= probe.since + max_probe_time {
                 probe.end = Some(End::Bad);
@@ -325,7 +327,9 @@ impl Model {
                 if change != self.changes {
                     return Counted::Stale;
                 }
-                let Basis::HalfOpen(probes) = &mut self.basis else { return Counted::Stale };
+                let Basis::HalfOpen(probes) = &mut self.basis else {
+                    return Counted::Stale;
+                };
                 let probe = probes.iter_mut().find(|probe| probe.id == id).unwrap();
                 if probe.end.is_some() {
                     return Counted::Stale;

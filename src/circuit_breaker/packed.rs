@@ -9,7 +9,11 @@ pub(crate) fn tagged(tag: u64, value: u32) -> u64 {
 
 /// The value of a tagged word.
 #[inline]
-#[allow(clippy::as_conversions, clippy::cast_possible_truncation, reason = "the low half is meant")]
+#[allow(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    reason = "the low half is meant"
+)]
 pub(crate) fn untagged(word: u64) -> u32 {
     word as u32
 }

@@ -1,7 +1,7 @@
 //! The calls of the last so much time.
 
 use super::packed::{age, tagged, untagged};
-use super::window::{Counts, Sample};
+use super::window::{Counts, Past, Sample};
 use crate::sync::{AtomicU64, Ordering};
 
 /// Into how many parts a window is divided: it slides by one of them. 10.
@@ -121,7 +121,8 @@ impl TimeWindow {
     #[inline(never)]
     fn sum(&self, last: u64) -> Counts {
         let mut counts = Counts::default();
-        for (turn, bucket) in self.live(last) {
+        for (number, bucket) in self.live(last) {
+            let turn = number / u64::from(BUCKETS);
             let add = |sum: u32, counter: &Counter| sum.saturating_add(counter.in_turn(turn));
             // Failures before calls: a call that is counted meanwhile must not be missing below the line.
             counts.failed = add(counts.failed, &bucket.failed);
@@ -131,36 +132,54 @@ impl TimeWindow {
         counts
     }
 
-    /// The buckets of the window that ends with `last`, each with its turn; the oldest first.
+    /// The buckets of the window that ends with `last`, each with its number; the oldest first.
     fn live(&self, last: u64) -> impl Iterator<Item = (u64, &Bucket)> {
         let first = (last + 1).saturating_sub(u64::from(BUCKETS));
-        (first..=last).map(|number| (number / u64::from(BUCKETS), &self.buckets[Self::place(number)]))
+        (first..=last).map(|number| (number, &self.buckets[Self::place(number)]))
     }
 
     pub(crate) fn counts(&self, generation: u64, now: u64) -> Counts {
         self.sum(self.number(generation, now))
     }
 
-    /// What is in the buckets, the oldest first and the current one last.
-    pub(crate) fn samples(&self, generation: u64, now: u64) -> Vec<Counts> {
-        let of = |(turn, bucket): (u64, &Bucket)| Counts {
-            calls: bucket.calls.in_turn(turn),
-            failed: bucket.failed.in_turn(turn),
-            slow: bucket.slow.in_turn(turn),
+    /// What is in the buckets, the oldest first; of each the age that it had reached when it ended.
+    pub(crate) fn samples(&self, generation: u64, now: u64) -> Vec<Past> {
+        let last = self.number(generation, now);
+        let of = |(number, bucket): (u64, &Bucket)| {
+            let turn = number / u64::from(BUCKETS);
+            Past {
+                age: (last - number) * self.width,
+                counts: Counts {
+                    calls: bucket.calls.in_turn(turn),
+                    failed: bucket.failed.in_turn(turn),
+                    slow: bucket.slow.in_turn(turn),
+                },
+            }
         };
-        self.live(self.number(generation, now)).map(of).collect()
+        self.live(last).map(of).filter(|past| past.counts.calls > 0).collect()
     }
 
-    /// Puts `samples` into the buckets that end with the one of `now`.
-    pub(crate) fn fill(&self, generation: u64, now: u64, samples: &[Counts]) {
+    /// Puts calls of the past into their buckets; those that are too old are left out.
+    pub(crate) fn fill(&self, generation: u64, now: u64, past: &[Past]) {
         let last = self.number(generation, now);
-        for (age, counts) in (0..u64::from(BUCKETS)).zip(samples.iter().rev()) {
-            let number = last - age;
+        for Past { age, counts } in past {
+            let buckets_ago = age / self.width;
+            if buckets_ago >= u64::from(BUCKETS) {
+                continue;
+            }
+            let number = last - buckets_ago;
             let turn = number / u64::from(BUCKETS);
             let bucket = &self.buckets[Self::place(number)];
-            let added = bucket.calls.add(turn, counts.calls);
-            let added = added.and_then(|()| bucket.failed.add(turn, counts.failed));
-            if added.and_then(|()| bucket.slow.add(turn, counts.slow)).is_some() && counts.failed + counts.slow > 0 {
+            let counters = [
+                (&bucket.calls, counts.calls),
+                (&bucket.failed, counts.failed),
+                (&bucket.slow, counts.slow),
+            ];
+            for (counter, count) in counters {
+                // Nobody knows this generation yet, and none is younger.
+                let _ = counter.add(turn, count);
+            }
+            if counts.failed > 0 || counts.slow > 0 {
                 self.unhealthy.fetch_max(number, Ordering::AcqRel);
             }
         }

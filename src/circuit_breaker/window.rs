@@ -52,7 +52,7 @@ impl Rules {
 }
 
 /// The calls that the rates are computed over.
-pub(crate) enum Window {
+pub(crate) enum Recent {
     /// No rule asks for a rate.
     None,
     Count(CountWindow),
@@ -62,15 +62,15 @@ pub(crate) enum Window {
 /// Everything that the rules ask for.
 pub(crate) struct Memory {
     rules: Rules,
-    window: Window,
+    recent: Recent,
     streak: Streak,
 }
 
 impl Memory {
-    pub(crate) fn new(rules: Rules, window: Window) -> Self {
+    pub(crate) fn new(rules: Rules, recent: Recent) -> Self {
         Self {
             rules,
-            window,
+            recent,
             streak: Streak::new(),
         }
     }
@@ -78,7 +78,7 @@ impl Memory {
     /// Forgets everything; called before `generation` is made known.
     pub(crate) fn begin(&self, generation: u64) {
         self.streak.begin(generation);
-        if let Window::Count(window) = &self.window {
+        if let Recent::Count(window) = &self.recent {
             window.begin(generation);
         }
     }
@@ -94,20 +94,20 @@ impl Memory {
             .consecutive
             .is_some_and(|limit| self.streak.record(generation, sample.failed) >= limit);
         // What there is no doubt of is not computed: most calls are recorded between calls that were no different.
-        let counts = match &self.window {
-            Window::None => None,
-            Window::Count(window) => window.record(generation, sample),
-            Window::Time(window) => window.record(generation, sample, now()),
+        let counts = match &self.recent {
+            Recent::None => None,
+            Recent::Count(window) => window.record(generation, sample),
+            Recent::Time(window) => window.record(generation, sample, now()),
         };
         in_a_row || counts.is_some_and(|counts| self.rules.exceeded_by(counts))
     }
 
     /// What is remembered of `generation`.
     pub(crate) fn counts(&self, generation: u64, now: u64) -> Counts {
-        match &self.window {
-            Window::None => Counts::default(),
-            Window::Count(window) => window.counts(generation),
-            Window::Time(window) => window.counts(generation, now),
+        match &self.recent {
+            Recent::None => Counts::default(),
+            Recent::Count(window) => window.counts(generation),
+            Recent::Time(window) => window.counts(generation, now),
         }
     }
 
@@ -115,15 +115,68 @@ impl Memory {
         self.streak.length(generation)
     }
 
-    pub(crate) fn rules(&self) -> &Rules {
-        &self.rules
+    pub(crate) fn minimum(&self) -> u32 {
+        self.rules.minimum
     }
 
-    pub(crate) fn window(&self) -> &Window {
-        &self.window
+    pub(crate) fn export(&self, generation: u64, now: u64) -> Remembered {
+        Remembered {
+            failures_in_a_row: self.streak.length(generation),
+            calls: match &self.recent {
+                Recent::None => Calls::None,
+                Recent::Count(window) => Calls::Count(window.samples(generation)),
+                Recent::Time(window) => Calls::Time(window.samples(generation, now)),
+            },
+        }
     }
 
-    pub(crate) fn streak(&self) -> &Streak {
-        &self.streak
+    /// Whether calls of this kind can be remembered here.
+    pub(crate) fn takes(&self, remembered: &Remembered) -> bool {
+        matches!(
+            (&self.recent, &remembered.calls),
+            (_, Calls::None)
+                | (Recent::None, _)
+                | (Recent::Count(_), Calls::Count(_))
+                | (Recent::Time(_), Calls::Time(_))
+        )
     }
+
+    /// Remembers in `generation` what was remembered elsewhere; called before it is made known.
+    pub(crate) fn restore(&self, remembered: &Remembered, generation: u64, now: u64) {
+        self.streak.set(generation, remembered.failures_in_a_row);
+        let slow_counts = self.rules.slow_rate.is_some();
+        match (&self.recent, &remembered.calls) {
+            (Recent::Count(window), Calls::Count(samples)) => {
+                for sample in samples {
+                    let slow = sample.slow && slow_counts;
+                    window.record(generation, Sample { slow, ..*sample });
+                }
+            }
+            (Recent::Time(window), Calls::Time(buckets)) => window.fill(generation, now, buckets),
+            (Recent::None | Recent::Count(_) | Recent::Time(_), _) => {}
+        }
+    }
+}
+
+/// What is remembered, to be kept elsewhere.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Remembered {
+    pub(crate) failures_in_a_row: u32,
+    pub(crate) calls: Calls,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Calls {
+    None,
+    /// The oldest first.
+    Count(Vec<Sample>),
+    /// The oldest first.
+    Time(Vec<Past>),
+}
+
+/// Calls of the past, and how many nanoseconds ago they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Past {
+    pub(crate) age: u64,
+    pub(crate) counts: Counts,
 }

@@ -1,0 +1,144 @@
+//! The Tower face.
+
+use std::fmt;
+use std::mem;
+use std::task::{Context, Poll};
+
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::cell::Refusal;
+use super::event::Rejection;
+use super::future::{Admitted, OnPanic, ResponseFuture};
+use super::policy::CircuitBreaker;
+use crate::{Classify, Rejected};
+
+impl<S, C> Layer<S> for CircuitBreaker<C> {
+    type Service = CircuitBreakerService<S, C>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        CircuitBreakerService {
+            inner,
+            breaker: self.clone(),
+            readiness: Readiness::Unknown,
+        }
+    }
+}
+
+/// A service under a [`CircuitBreaker`].
+///
+/// While the breaker rejects, the service is ready at once and the inner one is not asked. A handle that had been waiting
+/// for the inner service, or was ready, is then exchanged for a fresh one: nobody keeps a place for a call that is not made.
+pub struct CircuitBreakerService<S, C> {
+    inner: S,
+    breaker: CircuitBreaker<C>,
+    readiness: Readiness,
+}
+
+/// What this handle knows of the inner service's readiness.
+#[derive(Clone, Copy)]
+enum Readiness {
+    Unknown,
+    Pending,
+    Ready,
+}
+
+impl<S, C, Req> Service<Req> for CircuitBreakerService<S, C>
+where
+    S: Service<Req, Error: From<Rejected>> + Clone,
+    C: Classify<S::Response, S::Error>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<CircuitBreaker<C>, S::Future>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        if self.breaker.breaker().would_reject().is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        let polled = self.inner.poll_ready(cx);
+        match &polled {
+            Poll::Ready(Ok(())) => self.readiness = Readiness::Ready,
+            Poll::Pending => self.readiness = Readiness::Pending,
+            Poll::Ready(Err(error)) => self.count(error),
+        }
+        polled
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let breaker = self.breaker.breaker();
+        let readiness = mem::replace(&mut self.readiness, Readiness::Unknown);
+        let admitted = match readiness {
+            Readiness::Ready => breaker.admit(),
+            Readiness::Unknown | Readiness::Pending => Err(self.reject_unready()),
+        };
+        let ticket = match admitted {
+            Ok(ticket) => ticket,
+            Err(refusal) => {
+                if !matches!(readiness, Readiness::Unknown) {
+                    self.inner = self.inner.clone();
+                }
+                return ResponseFuture::rejected(self.breaker.clone(), refusal);
+            }
+        };
+        let admitted = Admitted::new(breaker, ticket);
+        let guard = OnPanic::new(breaker, admitted);
+        let operation = self.inner.call(request);
+        guard.disarm();
+        ResponseFuture::started(self.breaker.clone(), admitted, operation)
+    }
+}
+
+impl<S, C> CircuitBreakerService<S, C> {
+    /// A call through a handle whose inner service is not ready, because the breaker was rejecting when it was asked.
+    #[cold]
+    #[inline(never)]
+    fn reject_unready(&self) -> Refusal {
+        let breaker = self.breaker.breaker();
+        let admits_by_now = Refusal {
+            state: breaker.cell.state(),
+            retry_after: Some(0),
+        };
+        let refusal = breaker.would_reject().unwrap_or(admits_by_now);
+        breaker.tell_of(Rejection { refusal, shadow: false });
+        refusal
+    }
+
+    /// An inner service that fails to become ready has failed.
+    #[cold]
+    #[inline(never)]
+    fn count<Req>(&mut self, error: &S::Error)
+    where
+        S: Service<Req>,
+        C: Classify<S::Response, S::Error>,
+    {
+        self.readiness = Readiness::Unknown;
+        let view = &*self.breaker.view;
+        let judged = view.judgement.judge(Err(error));
+        if let Ok(ticket) = view.breaker.cell.enter(&*view.breaker) {
+            Admitted::new(&view.breaker, ticket).judged(&view.breaker, &judged);
+        }
+    }
+}
+
+/// A clone has asked for nothing yet.
+impl<S: Clone, C> Clone for CircuitBreakerService<S, C> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            breaker: self.breaker.clone(),
+            readiness: Readiness::Unknown,
+        }
+    }
+}
+
+impl<S: fmt::Debug, C: fmt::Debug> fmt::Debug for CircuitBreakerService<S, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CircuitBreakerService")
+            .field("inner", &self.inner)
+            .field("breaker", &self.breaker)
+            .finish_non_exhaustive()
+    }
+}
