@@ -13,6 +13,10 @@ pub(crate) fn after(wait: Duration) -> Instant {
 }
 
 /// A time in nanoseconds; what does not fit is 584 years.
+#[inline]
 pub(crate) fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+    const SECOND: u64 = 1_000_000_000;
+    time.as_secs()
+        .saturating_mul(SECOND)
+        .saturating_add(u64::from(time.subsec_nanos()))
 }

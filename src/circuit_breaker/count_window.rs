@@ -64,12 +64,14 @@ impl Head {
     #[inline]
     fn next(self, size: u32) -> Self {
         let place = self.place + 1;
-        let wraps = place == size;
-        Self {
-            full: self.full || wraps,
-            place: if wraps { 0 } else { place },
-            ..self
+        if place == size {
+            return Self {
+                full: true,
+                place: 0,
+                ..self
+            };
         }
+        Self { place, ..self }
     }
 
     /// Calls in a window whose next place this is.
@@ -224,10 +226,6 @@ impl CountWindow {
         self.counted(head, generation, sums).unwrap_or_default()
     }
 
-    pub(crate) fn size(&self) -> u32 {
-        self.size
-    }
-
     /// The calls, oldest first. Exact where nothing is being recorded.
     pub(crate) fn samples(&self, generation: u64) -> Vec<Sample> {
         let head = Head::unpack(self.head.load(Ordering::Acquire));
@@ -267,7 +265,8 @@ impl Ring {
         };
         let word = cell.load(Ordering::Relaxed);
         let mask = 1 << (place % Self::BITS);
-        if age(word, generation) == 0 && (untagged(word) & mask != 0) == bit {
+        let is_set = age(word, generation) == 0 && untagged(word) & mask != 0;
+        if is_set == bit && age(word, generation) >= 0 {
             return Some(bit);
         }
         Self::write(cell, word, generation, mask, bit)

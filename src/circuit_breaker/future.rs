@@ -1,5 +1,6 @@
 //! The driver: everything that is polled.
 
+use std::error::Error;
 use std::fmt;
 use std::mem;
 use std::pin::Pin;
@@ -17,7 +18,7 @@ use crate::clock::nanos;
 use crate::event::heard;
 use crate::judgement::Judged;
 use crate::poll::polled_after_completion;
-use crate::{Classify, Rejected};
+use crate::{Classify, Rejected, Verdict};
 
 /// A call under a [`CircuitBreaker`](super::CircuitBreaker).
 #[pin_project(PinnedDrop)]
@@ -25,6 +26,7 @@ use crate::{Classify, Rejected};
 pub struct ResponseFuture<P: Held, F> {
     breaker: P,
     call: Call,
+    times: Times,
     /// `None` when the call has ended, or was never made.
     #[pin]
     operation: Option<F>,
@@ -33,123 +35,155 @@ pub struct ResponseFuture<P: Held, F> {
 /// How far a call has come.
 enum Call {
     New,
-    Admitted(Admitted),
+    Admitted(Ticket),
     Rejected(Refusal),
     Ended,
 }
 
-/// A call that is under way, and its times, in nanoseconds; each is taken only if a rule asks for it.
-#[derive(Clone, Copy)]
-pub(crate) struct Admitted {
-    ticket: Ticket,
-    since: Option<u64>,
-    pending_since: Option<u64>,
+/// When a call was admitted and when it was first pending, in nanoseconds; each is taken only if a rule asks for it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Times {
+    admitted: Option<u64>,
+    pending: Option<u64>,
 }
 
-impl Admitted {
+impl Times {
     #[inline]
-    pub(crate) fn new(breaker: &Breaker, ticket: Ticket) -> Self {
+    pub(crate) fn of_admitted(breaker: &Breaker) -> Self {
         Self {
-            ticket,
-            since: breaker.slow_after.map(|_| breaker.now()),
-            pending_since: None,
+            admitted: breaker.slow_after.map(|_| breaker.now()),
+            pending: None,
         }
-    }
-
-    /// Takes the ticket back. `verdict` and `error` are of the result, if there was one.
-    #[inline]
-    fn end(self, breaker: &Breaker, end: End, failed: Option<bool>, judged: &Judged<'_>, has_result: bool) {
-        let slow = failed.is_some() && self.is_slow(breaker);
-        let sample = failed.map(|failed| Sample { failed, slow });
-        let verdict = has_result.then_some(judged.verdict);
-        let retry_after = verdict.and_then(crate::Verdict::retry_after);
-        let counted = breaker.cell.exit(self.ticket, sample, retry_after, breaker);
-        if heard(breaker.listener.is_some(), level(end, slow)) {
-            breaker.emit_finished(Finish {
-                end,
-                verdict,
-                slow,
-                counted: counted == Counted::Yes,
-                error: judged.error,
-            });
-        }
-    }
-
-    #[inline]
-    fn is_slow(&self, breaker: &Breaker) -> bool {
-        let Some((limit, since)) = breaker.slow_after.zip(self.since) else {
-            return false;
-        };
-        breaker.now().saturating_sub(since) >= limit
-    }
-
-    #[inline]
-    pub(crate) fn judged(self, breaker: &Breaker, judged: &Judged<'_>) {
-        let end = End::of(judged.verdict);
-        let failed = match end {
-            End::Success => Some(false),
-            End::Ignored => None,
-            End::Failure | End::Abandoned | End::Panicked => Some(true),
-        };
-        self.end(breaker, end, failed, judged, true);
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn panicked(self, breaker: &Breaker) {
-        self.end(breaker, End::Panicked, Some(true), &NOTHING, false);
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn abandoned(self, breaker: &Breaker) {
-        let failed = match breaker.abandoned {
-            Abandoned::Ignore => false,
-            Abandoned::Failure => true,
-            Abandoned::FailureAfter(limit) => self
-                .pending_since
-                .is_some_and(|since| breaker.now().saturating_sub(since) >= nanos(limit)),
-        };
-        self.end(breaker, End::Abandoned, failed.then_some(true), &NOTHING, false);
     }
 
     /// Notes the first `Pending`.
     #[inline]
     fn pend(&mut self, breaker: &Breaker) {
-        if self.pending_since.is_none() && matches!(breaker.abandoned, Abandoned::FailureAfter(_)) {
-            self.pending_since = Some(breaker.now());
+        if self.pending.is_none() && matches!(breaker.abandoned, Abandoned::FailureAfter(_)) {
+            self.pending = Some(breaker.now());
         }
+    }
+
+    fn is_slow(self, breaker: &Breaker) -> bool {
+        let times = breaker.slow_after.zip(self.admitted);
+        times.is_some_and(|(limit, admitted)| breaker.now().saturating_sub(admitted) >= limit)
     }
 }
 
-/// In place of a result.
-const NOTHING: Judged<'static> = Judged {
-    verdict: crate::Verdict::Ignored,
-    error: None,
-    rejected: None,
-};
+/// How a call ended, and what that means.
+struct Ending<'a> {
+    end: End,
+    /// Whether it counts as failed; `None` if it does not count.
+    failed: Option<bool>,
+    verdict: Option<Verdict>,
+    error: Option<&'a (dyn Error + 'static)>,
+}
 
-fn level(end: End, slow: bool) -> LevelFilter {
-    if end == End::Success && !slow {
-        LevelFilter::TRACE
-    } else {
-        LevelFilter::DEBUG
+impl Breaker {
+    /// Takes the ticket of a call with a result.
+    #[inline]
+    pub(crate) fn finish(&self, ticket: Ticket, times: Times, judged: &Judged<'_>) {
+        const GOOD: Sample = Sample {
+            failed: false,
+            slow: false,
+        };
+        let is_success = matches!(judged.verdict, Verdict::Success);
+        if is_success && self.slow_after.is_none() && !heard(self.listener.is_some(), LevelFilter::TRACE) {
+            self.cell.exit(ticket, Some(GOOD), None, self);
+            return;
+        }
+        self.finish_and_tell(ticket, times, judged);
+    }
+
+    #[inline(never)]
+    fn finish_and_tell(&self, ticket: Ticket, times: Times, judged: &Judged<'_>) {
+        let end = End::of(judged.verdict);
+        let ending = Ending {
+            end,
+            failed: match end {
+                End::Success => Some(false),
+                End::Failure => Some(true),
+                End::Ignored | End::Abandoned | End::Panicked => None,
+            },
+            verdict: Some(judged.verdict),
+            error: judged.error,
+        };
+        self.end(ticket, times, ending);
+    }
+
+    /// Takes the ticket of a call that was dropped.
+    #[cold]
+    #[inline(never)]
+    fn abandon(&self, ticket: Ticket, times: Times) {
+        let failed = match self.abandoned {
+            Abandoned::Ignore => false,
+            Abandoned::Failure => true,
+            Abandoned::FailureAfter(limit) => times
+                .pending
+                .is_some_and(|pending| self.now().saturating_sub(pending) >= nanos(limit)),
+        };
+        let ending = Ending {
+            end: End::Abandoned,
+            failed: failed.then_some(true),
+            verdict: None,
+            error: None,
+        };
+        self.end(ticket, times, ending);
+    }
+
+    /// Takes the ticket of a call that panicked.
+    #[cold]
+    #[inline(never)]
+    fn panicked(&self, ticket: Ticket, times: Times) {
+        let ending = Ending {
+            end: End::Panicked,
+            failed: Some(true),
+            verdict: None,
+            error: None,
+        };
+        self.end(ticket, times, ending);
+    }
+
+    fn end(&self, ticket: Ticket, times: Times, ending: Ending<'_>) {
+        let Ending {
+            end,
+            failed,
+            verdict,
+            error,
+        } = ending;
+        let slow = failed.is_some() && times.is_slow(self);
+        let sample = failed.map(|failed| Sample { failed, slow });
+        let retry_after = verdict.and_then(Verdict::retry_after);
+        let counted = self.cell.exit(ticket, sample, retry_after, self) == Counted::Yes;
+        let is_usual = end == End::Success && !slow;
+        let level = if is_usual { LevelFilter::TRACE } else { LevelFilter::DEBUG };
+        if heard(self.listener.is_some(), level) {
+            self.emit_finished(Finish {
+                end,
+                verdict,
+                slow,
+                counted,
+                error,
+            });
+        }
     }
 }
 
 /// Has a call that panics counted as a failure while the panic passes through.
 pub(crate) struct OnPanic<'a> {
     breaker: &'a Breaker,
-    admitted: Admitted,
+    ticket: Ticket,
+    times: Times,
     armed: bool,
 }
 
 impl<'a> OnPanic<'a> {
     #[inline]
-    pub(crate) fn new(breaker: &'a Breaker, admitted: Admitted) -> Self {
+    pub(crate) fn new(breaker: &'a Breaker, ticket: Ticket, times: Times) -> Self {
         Self {
             breaker,
-            admitted,
+            ticket,
+            times,
             armed: true,
         }
     }
@@ -165,7 +199,7 @@ impl Drop for OnPanic<'_> {
     #[inline]
     fn drop(&mut self) {
         if self.armed {
-            self.admitted.panicked(self.breaker);
+            self.breaker.panicked(self.ticket, self.times);
         }
     }
 }
@@ -176,16 +210,18 @@ impl<P: Held, F> ResponseFuture<P, F> {
         Self {
             breaker,
             call: Call::New,
+            times: Times::default(),
             operation: Some(operation),
         }
     }
 
     /// The inner service was called.
     #[inline]
-    pub(crate) fn started(breaker: P, admitted: Admitted, operation: F) -> Self {
+    pub(crate) fn started(breaker: P, ticket: Ticket, times: Times, operation: F) -> Self {
         Self {
             breaker,
-            call: Call::Admitted(admitted),
+            call: Call::Admitted(ticket),
+            times,
             operation: Some(operation),
         }
     }
@@ -194,6 +230,7 @@ impl<P: Held, F> ResponseFuture<P, F> {
         Self {
             breaker,
             call: Call::Rejected(refusal),
+            times: Times::default(),
             operation: None,
         }
     }
@@ -213,10 +250,13 @@ where
         let mut this = self.project();
         let view = &*this.breaker.circuit_breaker().view;
         let breaker = &*view.breaker;
-        let mut admitted = match mem::replace(this.call, Call::Ended) {
-            Call::Admitted(admitted) => admitted,
+        let ticket = match mem::replace(this.call, Call::Ended) {
+            Call::Admitted(ticket) => ticket,
             Call::New => match breaker.admit() {
-                Ok(ticket) => Admitted::new(breaker, ticket),
+                Ok(ticket) => {
+                    *this.times = Times::of_admitted(breaker);
+                    ticket
+                }
                 Err(refusal) => {
                     this.operation.set(None);
                     return Poll::Ready(Err(breaker.rejected(refusal).into()));
@@ -228,18 +268,19 @@ where
         let Some(operation) = this.operation.as_mut().as_pin_mut() else {
             return polled_after_completion("circuit breaker");
         };
-        let guard = OnPanic::new(breaker, admitted);
-        let Poll::Ready(result) = operation.poll(cx) else {
+        let guard = OnPanic::new(breaker, ticket, *this.times);
+        let polled = operation.poll(cx);
+        let Poll::Ready(result) = &polled else {
             guard.disarm();
-            admitted.pend(breaker);
-            *this.call = Call::Admitted(admitted);
+            this.times.pend(breaker);
+            *this.call = Call::Admitted(ticket);
             return Poll::Pending;
         };
         let judged = view.judgement.judge(result.as_ref());
         guard.disarm();
-        admitted.judged(breaker, &judged);
+        breaker.finish(ticket, *this.times, &judged);
         this.operation.set(None);
-        Poll::Ready(result)
+        polled
     }
 }
 
@@ -248,8 +289,9 @@ impl<P: Held, F> PinnedDrop for ResponseFuture<P, F> {
     #[inline]
     fn drop(self: Pin<&mut Self>) {
         let this = self.project();
-        if let Call::Admitted(admitted) = mem::replace(this.call, Call::Ended) {
-            admitted.abandoned(&this.breaker.circuit_breaker().view.breaker);
+        if let Call::Admitted(ticket) = mem::replace(this.call, Call::Ended) {
+            let breaker = &*this.breaker.circuit_breaker().view.breaker;
+            breaker.abandon(ticket, *this.times);
         }
     }
 }

@@ -9,7 +9,7 @@ use tower_service::Service;
 
 use super::cell::Refusal;
 use super::event::Rejection;
-use super::future::{Admitted, OnPanic, ResponseFuture};
+use super::future::{OnPanic, ResponseFuture, Times};
 use super::policy::CircuitBreaker;
 use crate::{Classify, Rejected};
 
@@ -83,11 +83,11 @@ where
                 return ResponseFuture::rejected(self.breaker.clone(), refusal);
             }
         };
-        let admitted = Admitted::new(breaker, ticket);
-        let guard = OnPanic::new(breaker, admitted);
+        let times = Times::of_admitted(breaker);
+        let guard = OnPanic::new(breaker, ticket, times);
         let operation = self.inner.call(request);
         guard.disarm();
-        ResponseFuture::started(self.breaker.clone(), admitted, operation)
+        ResponseFuture::started(self.breaker.clone(), ticket, times, operation)
     }
 }
 
@@ -118,7 +118,7 @@ impl<S, C> CircuitBreakerService<S, C> {
         let view = &*self.breaker.view;
         let judged = view.judgement.judge(Err(error));
         if let Ok(ticket) = view.breaker.cell.enter(&*view.breaker) {
-            Admitted::new(&view.breaker, ticket).judged(&view.breaker, &judged);
+            view.breaker.finish(ticket, Times::default(), &judged);
         }
     }
 }

@@ -50,12 +50,20 @@ fn missed(row: &Row, contenders: &[(&Contender, Measured)]) -> Vec<String> {
                 let peer = peers().find(|(contender, _)| contender.name == name);
                 peer.and_then(|(_, measured)| measured.instructions).unwrap_or(0) * percent / 100
             }
+            Limit::Flat { percent } => {
+                let first = contenders.iter().find(|(contender, _)| contender.ours);
+                let first = first.and_then(|(_, measured)| measured.instructions).unwrap_or(0);
+                if instructions < first * (100 - percent) / 100 {
+                    miss(format!("{instructions} instructions, and {first} elsewhere"));
+                }
+                first * (100 + percent) / 100
+            }
             Limit::None => u64::MAX,
         };
         if instructions > ceiling {
             miss(format!("{instructions} instructions, at most {ceiling} allowed"));
         }
-        if let Limit::Peer { .. } | Limit::None = row.limit {
+        if let Limit::Peer { .. } | Limit::Flat { .. } | Limit::None = row.limit {
             continue;
         }
         for (peer, theirs) in peers().filter(|(peer, _)| !peer.may_be_below) {

@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::hint::black_box;
 use std::pin::pin;
+use std::sync::Barrier;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -125,6 +126,31 @@ pub async fn each_awaited<T>(calls: u64, mut call: impl AsyncFnMut() -> T) -> Sa
     Sample {
         time: start.elapsed(),
         allocations: allocations::so_far() - before,
+    }
+}
+
+/// Takes what a call costs each of two threads that make `calls` calls at the same time.
+pub fn on_two_threads(calls: u64, call: impl Fn(&mut Context<'_>) + Sync) -> Sample {
+    let start = Barrier::new(2);
+    let run = || {
+        let mut context = Context::from_waker(Waker::noop());
+        start.wait();
+        let begin = Instant::now();
+        for _ in 0..calls {
+            call(&mut context);
+        }
+        begin.elapsed()
+    };
+    let before = allocations::so_far();
+    let time = std::thread::scope(|scope| {
+        let other = scope.spawn(run);
+        let time = run();
+        time.max(other.join().expect("it does not panic"))
+    });
+    // A thread costs allocations of its own; a turn is long enough for them not to count.
+    Sample {
+        time,
+        allocations: (allocations::so_far() - before) / calls.max(1),
     }
 }
 

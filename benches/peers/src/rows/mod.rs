@@ -1,5 +1,6 @@
 //! What is compared: one row per question, one contender per answer.
 
+mod circuit_breaker;
 mod fallback;
 mod inner;
 mod retry;
@@ -26,6 +27,8 @@ pub enum Limit {
     Prototype(u64),
     /// The same, and it is missed: at most what was reached. `benches/README.md` says why it is not less.
     Missed { prototype: u64, reached: u64 },
+    /// That none of ours differs from the first of them by more than so many percent.
+    Flat { percent: u64 },
     /// At most so many percent of that of one peer; the others do not matter.
     Peer { name: &'static str, percent: u64 },
 }
@@ -70,6 +73,7 @@ pub fn all() -> Vec<Row> {
     };
     let mut rows = vec![bare];
     rows.extend(retry::rows());
+    rows.extend(circuit_breaker::rows());
     rows.extend(timeout::rows());
     rows.extend(fallback::rows());
     rows.extend(stack::rows());
