@@ -49,30 +49,31 @@ impl<H, C, M> Held for &Fallback<H, C, M> {
 }
 
 /// A call under a [`Fallback`].
-// A result that passes neither makes nor drops what a recovery needs: hence the operation beside it, in place of one
-// state with a variant for each phase.
+// The phase is dropped first, so that the compiler still knows what `drop` has seen to.
 #[pin_project(PinnedDrop)]
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct ResponseFuture<P: Held, Req, F, K, E, R> {
-    policy: P,
-    request: PhantomData<fn(Req)>,
-    /// What is kept of the request, until a recovery takes it.
-    kept: Option<K>,
-    /// Whether there is a call to tell of: from its first poll, or from the call of the inner service, to its end.
-    running: bool,
+    #[pin]
+    phase: Phase<E, R>,
+    /// `None` when it has a result, or was never made.
     #[pin]
     operation: Option<F>,
-    #[pin]
-    recovery: Recovery<E, R>,
+    /// What is kept of the request, until a recovery takes it.
+    kept: Option<K>,
+    policy: P,
+    request: PhantomData<fn(Req)>,
 }
 
-#[pin_project(project = RecoveryProjection)]
-enum Recovery<E, R> {
-    /// Not begun, or at its end.
-    None,
+/// How far a call has come.
+#[pin_project(project = PhaseProjection)]
+enum Phase<E, R> {
+    /// Before the first poll, and at the end: there is no call to tell of.
+    Idle,
+    /// Polled, or the inner service was called.
+    Started,
     /// The inner service failed before it could be called. Dropped by hand, so that every other call need not know how.
-    Due { error: Option<ManuallyDrop<E>> },
-    UnderWay {
+    Failed { error: Option<ManuallyDrop<E>> },
+    Recovering {
         #[pin]
         recovery: R,
     },
@@ -81,49 +82,44 @@ enum Recovery<E, R> {
 impl<P: Held, Req, F, K, E, R> ResponseFuture<P, Req, F, K, E, R> {
     #[inline]
     pub(crate) fn new(policy: P, operation: F, kept: K) -> Self {
-        Self {
-            policy,
-            request: PhantomData,
-            kept: Some(kept),
-            running: false,
-            operation: Some(operation),
-            recovery: Recovery::None,
-        }
+        Self::with(policy, Phase::Idle, Some(operation), kept)
     }
 
     /// The inner service was called.
     #[inline]
     pub(crate) fn started(policy: P, operation: F, kept: K) -> Self {
-        let mut call = Self::new(policy, operation, kept);
-        call.running = true;
-        call
+        Self::with(policy, Phase::Started, Some(operation), kept)
     }
 
     /// The inner service failed before it could be called.
     pub(crate) fn failed(policy: P, error: E, kept: K) -> Self {
+        let error = Some(ManuallyDrop::new(error));
+        Self::with(policy, Phase::Failed { error }, None, kept)
+    }
+
+    #[inline]
+    fn with(policy: P, phase: Phase<E, R>, operation: Option<F>, kept: K) -> Self {
         Self {
+            phase,
+            operation,
+            kept: Some(kept),
             policy,
             request: PhantomData,
-            kept: Some(kept),
-            running: true,
-            operation: None,
-            recovery: Recovery::Due {
-                error: Some(ManuallyDrop::new(error)),
-            },
         }
     }
 
+    /// The end of a call that was dropped before it had one.
     #[cold]
     #[inline(never)]
     fn cancel(self: Pin<&mut Self>) {
-        let this = self.project();
+        let mut this = self.project();
         // Taken now and dropped at the end, whatever the event runs into.
-        let _error = match this.recovery.project() {
-            RecoveryProjection::Due { error } => error.take().map(ManuallyDrop::into_inner),
-            RecoveryProjection::None | RecoveryProjection::UnderWay { .. } => None,
+        let _error = match this.phase.as_mut().project() {
+            PhaseProjection::Failed { error } => error.take().map(ManuallyDrop::into_inner),
+            PhaseProjection::Idle | PhaseProjection::Started | PhaseProjection::Recovering { .. } => None,
         };
-        let telemetry = &this.policy.fallback().core.telemetry;
-        telemetry.emit_finished(Outcome::Cancelled);
+        this.policy.fallback().core.telemetry.emit_finished(Outcome::Cancelled);
+        this.phase.set(Phase::Idle);
     }
 
     fn telemetry(&self) -> &Telemetry {
@@ -146,19 +142,22 @@ where
         let Some(operation) = this.operation.as_mut().as_pin_mut() else {
             return self.poll_recovery(cx);
         };
-        *this.running = true;
+        if matches!(*this.phase, Phase::Idle) {
+            this.phase.set(Phase::Started);
+        }
         let result = ready!(operation.poll(cx));
         let fallback = &*this.policy.fallback().core;
         let verdict = match &result {
             Ok(response) => Some(fallback.judgement.judge(Ok(response)).verdict),
             Err(_) => None,
         };
-        if verdict == Some(Verdict::Success) {
+        // The phase is no other here. It is asked for the compiler, which then knows that there is no recovery to drop.
+        if verdict == Some(Verdict::Success) && matches!(*this.phase, Phase::Started) {
             let Ok(result) = P::Mode::sort(result, false) else {
                 unreachable!("a response that need not be replaced passes")
             };
             this.operation.set(None);
-            *this.running = false;
+            this.phase.set(Phase::Idle);
             if heard(fallback.telemetry.listener.is_some(), LevelFilter::TRACE) {
                 fallback.telemetry.emit_finished(Outcome::NotNeeded);
             }
@@ -208,12 +207,12 @@ impl<P: Held, Req, F, K, E, R> ResponseFuture<P, Req, F, K, E, R> {
                 if !is_error {
                     fallback.telemetry.emit_recovering(verdict, None);
                 }
-                this.recovery.set(Recovery::UnderWay { recovery });
+                this.phase.set(Phase::Recovering { recovery });
                 None
             }
             Err(result) => {
                 this.operation.set(None);
-                *this.running = false;
+                this.phase.set(Phase::Idle);
                 if heard(fallback.telemetry.listener.is_some(), LevelFilter::TRACE) {
                     fallback.telemetry.emit_finished(Outcome::NotNeeded);
                 }
@@ -232,11 +231,10 @@ impl<P: Held, Req, F, K, E, R> ResponseFuture<P, Req, F, K, E, R> {
     {
         loop {
             let mut this = self.as_mut().project();
-            match this.recovery.as_mut().project() {
-                RecoveryProjection::UnderWay { recovery } => {
+            match this.phase.as_mut().project() {
+                PhaseProjection::Recovering { recovery } => {
                     let result = ready!(recovery.poll(cx));
-                    this.recovery.set(Recovery::None);
-                    *this.running = false;
+                    this.phase.set(Phase::Idle);
                     let outcome = if result.is_ok() {
                         Outcome::Recovered
                     } else {
@@ -245,7 +243,7 @@ impl<P: Held, Req, F, K, E, R> ResponseFuture<P, Req, F, K, E, R> {
                     this.policy.fallback().core.telemetry.emit_finished(outcome);
                     return Poll::Ready(result);
                 }
-                RecoveryProjection::Due { error } => {
+                PhaseProjection::Failed { error } => {
                     let Some(error) = error.take() else {
                         return polled_after_completion("fallback");
                     };
@@ -253,7 +251,7 @@ impl<P: Held, Req, F, K, E, R> ResponseFuture<P, Req, F, K, E, R> {
                         return Poll::Ready(result);
                     }
                 }
-                RecoveryProjection::None => return polled_after_completion("fallback"),
+                PhaseProjection::Idle | PhaseProjection::Started => return polled_after_completion("fallback"),
             }
         }
     }
@@ -262,9 +260,11 @@ impl<P: Held, Req, F, K, E, R> ResponseFuture<P, Req, F, K, E, R> {
 #[pinned_drop]
 impl<P: Held, Req, F, K, E, R> PinnedDrop for ResponseFuture<P, Req, F, K, E, R> {
     #[inline]
-    fn drop(self: Pin<&mut Self>) {
-        if self.running {
-            self.cancel();
+    fn drop(mut self: Pin<&mut Self>) {
+        // `while` where `if` would do: behind it the compiler knows that there is no recovery to drop. What is left to
+        // drop is then small enough to be inlined, as a call that needed none is dropped by a comparison.
+        while !matches!(self.phase, Phase::Idle) {
+            self.as_mut().cancel();
         }
     }
 }

@@ -36,61 +36,61 @@ impl Held for &Timeout {
 }
 
 /// A call under a [`Timeout`].
-// Two options instead of a state with variants: what a call never had is dropped by a comparison, not by a call.
+// The phase is dropped first, so that the compiler still knows what `drop` has seen to.
 #[pin_project(PinnedDrop)]
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct ResponseFuture<P: Held, F> {
-    policy: P,
-    /// How much of the limit was spent before the call.
-    waited: Duration,
-    /// Whether there is an end to tell of: from the first poll, or from the call of the inner service, to the end.
-    running: bool,
-    /// `None` when the call has ended, or was never made.
+    #[pin]
+    phase: Phase,
+    /// `None` when the call has ended, or was never made. Not in the phase: it is pinned, and the phase changes.
     #[pin]
     operation: Option<F>,
-    /// Made when the operation is first pending.
-    #[pin]
-    timer: Option<Sleep>,
+    policy: P,
+}
+
+/// How far a call has come.
+#[pin_project(project = PhaseProjection)]
+enum Phase {
+    /// Before the first poll, and at the end: there is no end to tell of.
+    Idle,
+    /// Polled, or the inner service was called, after `waited` of the limit had gone by.
+    Started { waited: Duration },
+    /// The operation has been pending.
+    Pending {
+        /// What was left of the limit when it first was.
+        given: Duration,
+        #[pin]
+        timer: Sleep,
+    },
 }
 
 impl<P: Held, F> ResponseFuture<P, F> {
     #[inline]
     pub(crate) fn new(policy: P, operation: F) -> Self {
-        Self::with(policy, Duration::ZERO, false, Some(operation))
+        Self {
+            phase: Phase::Idle,
+            operation: Some(operation),
+            policy,
+        }
     }
 
     /// The inner service was called, after `waited` of the limit had gone by.
     #[inline]
     pub(crate) fn started(policy: P, operation: F, waited: Duration) -> Self {
-        Self::with(policy, waited, true, Some(operation))
+        Self {
+            phase: Phase::Started { waited },
+            operation: Some(operation),
+            policy,
+        }
     }
 
     /// The inner service was not ready in time.
     pub(crate) fn unready(policy: P) -> Self {
-        Self::with(policy, Duration::ZERO, true, None)
-    }
-
-    #[inline]
-    fn with(policy: P, waited: Duration, running: bool, operation: Option<F>) -> Self {
         Self {
+            phase: Phase::Started { waited: Duration::ZERO },
+            operation: None,
             policy,
-            waited,
-            running,
-            operation,
-            timer: None,
         }
-    }
-
-    /// How long the call may take from its first `Pending` on.
-    fn given(&self) -> Duration {
-        self.policy.timeout().limit.saturating_sub(self.waited).min(FOREVER)
-    }
-
-    /// How long the call has been pending.
-    fn elapsed(&self) -> Duration {
-        let left = |timer: &Sleep| timer.deadline().saturating_duration_since(Instant::now());
-        let timer = self.timer.as_ref();
-        timer.map_or(Duration::ZERO, |timer| self.given().saturating_sub(left(timer)))
     }
 }
 
@@ -110,38 +110,38 @@ where
         let Some(operation) = this.operation.as_mut().as_pin_mut() else {
             return self.poll_without_operation();
         };
-        *this.running = true;
-        // Handed on in one piece, and not kept while something is called: either is to copy it.
-        let polled = operation.poll(cx);
-        if polled.is_pending() {
+        if matches!(*this.phase, Phase::Idle) {
+            this.phase.set(Phase::Started { waited: Duration::ZERO });
+        }
+        let Poll::Ready(result) = operation.poll(cx) else {
             return self.poll_pending(cx);
+        };
+        let was_pending = matches!(*this.phase, Phase::Pending { .. });
+        if was_pending || heard(this.policy.timeout().is_custom(), LevelFilter::TRACE) {
+            self.complete();
+        } else {
+            this.phase.set(Phase::Idle);
+            this.operation.set(None);
         }
-        if this.timer.is_some() || heard(this.policy.timeout().custom.is_some(), LevelFilter::TRACE) {
-            return self.complete(polled);
-        }
-        *this.running = false;
-        this.operation.set(None);
-        polled
+        Poll::Ready(result)
     }
 }
 
 impl<P: Held, F> ResponseFuture<P, F> {
     fn end(self: Pin<&mut Self>) {
         let mut this = self.project();
-        *this.running = false;
+        this.phase.set(Phase::Idle);
         this.operation.set(None);
-        this.timer.set(None);
     }
 
     /// The end of a call that was pending, or that somebody may hear of.
     #[inline(never)]
-    fn complete<T>(self: Pin<&mut Self>, polled: Poll<T>) -> Poll<T> {
+    fn complete(self: Pin<&mut Self>) {
         let policy = self.policy.timeout();
-        if heard(policy.custom.is_some(), LevelFilter::TRACE) {
-            policy.emit_completed(self.elapsed());
+        if heard(policy.is_custom(), LevelFilter::TRACE) {
+            policy.emit_completed(self.phase.elapsed());
         }
         self.end();
-        polled
     }
 
     /// Not inlined, like all that a call which is ready at once has no use for.
@@ -153,37 +153,62 @@ impl<P: Held, F> ResponseFuture<P, F> {
     }
 
     fn poll_timer(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let given = self.given();
-        if given.is_zero() {
-            return Poll::Ready(());
-        }
         let mut this = self.project();
-        if this.timer.is_none() {
-            this.timer.set(Some(sleep(given)));
+        if !matches!(*this.phase, Phase::Pending { .. }) {
+            let given = this.policy.timeout().limit.saturating_sub(this.phase.waited());
+            if given.is_zero() {
+                return Poll::Ready(());
+            }
+            let given = given.min(FOREVER);
+            let timer = sleep(given);
+            this.phase.set(Phase::Pending { given, timer });
         }
         // An operation that has used up the task's budget must not keep the timer from being looked at.
-        match this.timer.as_pin_mut() {
-            Some(timer) => pin!(unconstrained(timer)).poll(cx),
-            None => Poll::Pending,
+        match this.phase.project() {
+            PhaseProjection::Pending { timer, .. } => pin!(unconstrained(timer)).poll(cx),
+            PhaseProjection::Idle | PhaseProjection::Started { .. } => Poll::Pending,
         }
     }
 
+    /// Tells that the call was dropped before its end.
     #[cold]
     #[inline(never)]
     fn cancel(self: Pin<&mut Self>) {
-        self.policy.timeout().emit_cancelled(self.elapsed());
+        let mut this = self.project();
+        this.policy.timeout().emit_cancelled(this.phase.elapsed());
+        this.phase.set(Phase::Idle);
     }
 
     #[cold]
     #[inline(never)]
     fn poll_without_operation<T, E: From<Rejected>>(self: Pin<&mut Self>) -> Poll<Result<T, E>> {
-        let this = self.project();
-        if !*this.running {
+        let mut this = self.project();
+        if matches!(*this.phase, Phase::Idle) {
             return polled_after_completion("timeout");
         }
-        // The inner service was not ready in time.
-        *this.running = false;
+        this.phase.set(Phase::Idle);
         Poll::Ready(Err(reject(this.policy.timeout(), false)))
+    }
+}
+
+impl Phase {
+    /// How much of the limit was spent before the call.
+    fn waited(&self) -> Duration {
+        match self {
+            Self::Started { waited } => *waited,
+            Self::Idle | Self::Pending { .. } => Duration::ZERO,
+        }
+    }
+
+    /// How long the call has been pending.
+    fn elapsed(&self) -> Duration {
+        match self {
+            Self::Pending { given, timer } => {
+                let left = timer.deadline().saturating_duration_since(Instant::now());
+                given.saturating_sub(left)
+            }
+            Self::Idle | Self::Started { .. } => Duration::ZERO,
+        }
     }
 }
 
@@ -197,9 +222,11 @@ fn reject<E: From<Rejected>>(timeout: &Timeout, reached_inner: bool) -> E {
 #[pinned_drop]
 impl<P: Held, F> PinnedDrop for ResponseFuture<P, F> {
     #[inline]
-    fn drop(self: Pin<&mut Self>) {
-        if self.running {
-            self.cancel();
+    fn drop(mut self: Pin<&mut Self>) {
+        // `while` where `if` would do: behind it the compiler knows that there is no timer to drop. What is left to
+        // drop is then small enough to be inlined, as a call that was ready at once is dropped by a comparison.
+        while !matches!(self.phase, Phase::Idle) {
+            self.as_mut().cancel();
         }
     }
 }

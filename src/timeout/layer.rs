@@ -213,8 +213,9 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let limit = (self.layer.limit)(&request);
         let operation = self.inner.call(request);
-        let timeout = self.layer.timeout.clone();
-        ResponseFuture::started(Timeout { limit, ..timeout }, operation, Duration::ZERO)
+        let mut timeout = self.layer.timeout.clone();
+        timeout.limit = limit;
+        ResponseFuture::started(timeout, operation, Duration::ZERO)
     }
 }
 

@@ -40,7 +40,7 @@ pub struct Timeout {
     pub(crate) limit: Duration,
     pub(crate) name: &'static str,
     /// What few have is kept apart: the Tower face clones a policy for each call.
-    pub(crate) custom: Option<Arc<Custom>>,
+    custom: Shared,
     #[cfg(feature = "metrics")]
     pub(crate) meters: Arc<crate::event::Meters<{ super::event::OUTCOMES }>>,
 }
@@ -51,6 +51,27 @@ pub(crate) struct Custom {
     /// In place of the policy's own.
     name: Name,
     pub(crate) listener: Option<Listener>,
+}
+
+/// A [`Custom`], shared by the clones of its policy, where there is one.
+///
+/// Released out of line: a call's policy is dropped with the call, and few have something to release.
+#[derive(Clone)]
+pub(crate) struct Shared(Option<Arc<Custom>>);
+
+impl Drop for Shared {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(custom) = self.0.take() {
+            release(custom);
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn release(custom: Arc<Custom>) {
+    drop(custom);
 }
 
 impl Timeout {
@@ -89,7 +110,7 @@ impl Timeout {
         Self {
             limit,
             name,
-            custom: None,
+            custom: Shared(None),
             #[cfg(feature = "metrics")]
             meters: Arc::new(crate::event::Meters::new()),
         }
@@ -98,7 +119,7 @@ impl Timeout {
     /// What the policy is called in events and errors. Default: `timeout`.
     #[must_use]
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        match (name.into(), &self.custom) {
+        match (name.into(), &self.custom.0) {
             (Cow::Borrowed(name), None) => self.name = name,
             (name, _) => self.custom_mut().name = name.into(),
         }
@@ -117,16 +138,22 @@ impl Timeout {
     fn custom_mut(&mut self) -> &mut Custom {
         let name = Name::new(self.name);
         let custom = || Arc::new(Custom { name, listener: None });
-        Arc::make_mut(self.custom.get_or_insert_with(custom))
+        Arc::make_mut(self.custom.0.get_or_insert_with(custom))
+    }
+
+    /// Whether there may be a listener.
+    #[inline]
+    pub(crate) fn is_custom(&self) -> bool {
+        self.custom.0.is_some()
     }
 
     pub(crate) fn full_name(&self) -> Name {
-        let custom = self.custom.as_ref();
+        let custom = self.custom.0.as_ref();
         custom.map_or(Name::new(self.name), |custom| custom.name.clone())
     }
 
     pub(crate) fn listener(&self) -> Option<&Listener> {
-        self.custom.as_ref().and_then(|custom| custom.listener.as_ref())
+        self.custom.0.as_ref().and_then(|custom| custom.listener.as_ref())
     }
 
     /// How long a call may take.
