@@ -6,6 +6,7 @@ mod support;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -551,6 +552,46 @@ async fn a_fallback_for_a_failed_readiness_can_be_dropped_anywhere() {
         |traces, driven| traces.check(&driven, 2),
     )
     .await;
+}
+
+#[test]
+fn an_error_of_readiness_is_dropped_with_the_call_it_was_parked_for() {
+    let error = Arc::new(());
+    let failing = NeverReady(Arc::clone(&error));
+    let mut service = Fallback::value(1).infallible().layer(failing);
+    for polled in [false, true] {
+        let ready = Service::<()>::poll_ready(&mut service, &mut Context::from_waker(Waker::noop()));
+        assert!(ready.is_ready());
+        let mut call = Box::pin(service.call(()));
+        assert_eq!(Arc::strong_count(&error), 3);
+        if polled {
+            assert_eq!(block_on(call.as_mut()), Ok(1));
+            assert_eq!(Arc::strong_count(&error), 2);
+        }
+        drop(call);
+        assert_eq!(Arc::strong_count(&error), 2);
+    }
+}
+
+/// A service that fails to become ready, with an error that can be counted.
+struct NeverReady(Arc<()>);
+
+#[derive(Debug, thiserror::Error)]
+#[error("never ready")]
+struct Counted(#[allow(dead_code, reason = "it is counted")] Arc<()>);
+
+impl Service<()> for NeverReady {
+    type Response = u32;
+    type Error = Counted;
+    type Future = std::future::Pending<Result<u32, Counted>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Counted>> {
+        Poll::Ready(Err(Counted(Arc::clone(&self.0))))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        std::future::pending()
+    }
 }
 
 #[tokio::test(start_paused = true)]

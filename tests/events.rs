@@ -6,6 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
@@ -89,6 +90,20 @@ fn timeout_events(limit: Duration) -> (Log<String>, Timeout) {
         .name("reads")
         .on_event(move |event: &timeout::Event<'_>| log.push(format!("{event:?}")));
     (events, timeout)
+}
+
+#[test]
+fn a_listener_is_dropped_with_the_last_clone_of_its_timeout() {
+    let heard = Arc::new(());
+    let captured = Arc::clone(&heard);
+    let timeout = Timeout::new(MS).on_event(move |_| {
+        let _ = &captured;
+    });
+    let clone = timeout.clone();
+    drop(timeout);
+    assert_eq!(Arc::strong_count(&heard), 2);
+    drop(clone);
+    assert_eq!(Arc::strong_count(&heard), 1);
 }
 
 #[tokio::test(start_paused = true)]
