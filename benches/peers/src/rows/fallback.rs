@@ -21,7 +21,7 @@ pub fn rows() -> Vec<Row> {
             name: "fallback not taken, Tower",
             limit: Limit::Missed {
                 prototype: 10,
-                reached: 67,
+                reached: 56,
             },
             contenders: vec![
                 ours("steadfast", layer),
