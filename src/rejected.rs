@@ -122,6 +122,7 @@ enum Why {
 }
 
 impl Rejected {
+    #[inline]
     fn new(policy: Name, why: Why, reached_inner: bool) -> Self {
         Self {
             reason: Reason {
@@ -146,6 +147,7 @@ impl Rejected {
         Self::circuit_open_by(policy.into().into(), Some(retry_after))
     }
 
+    #[inline]
     pub(crate) fn circuit_open_by(policy: Name, retry_after: Option<Duration>) -> Self {
         Self::new(policy, Why::CircuitOpen { retry_after }, false)
     }

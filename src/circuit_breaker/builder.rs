@@ -258,6 +258,7 @@ impl<C> CircuitBreakerBuilder<C> {
             opening: self.config.opening()?,
             slow_after: self.config.slow_call_duration.map(nanos),
             abandoned: self.config.abandoned,
+            is_plain: self.config.slow_call_duration.is_none() && self.listener.is_none(),
             shadow: AtomicBool::new(self.config.shadow),
             watch: Watch::default(),
             listener: self.listener.clone(),

@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -80,23 +79,21 @@ struct Ending<'a> {
 }
 
 impl Breaker {
-    /// Takes the ticket of a call with a result.
+    /// Whether a success is all there is to know of a call: nobody listens, and nobody asks how long it took.
     #[inline]
-    pub(crate) fn finish(&self, ticket: Ticket, times: Times, judged: &Judged<'_>) {
-        const GOOD: Sample = Sample {
-            failed: false,
-            slow: false,
-        };
-        let is_success = matches!(judged.verdict, Verdict::Success);
-        if is_success && self.slow_after.is_none() && !heard(self.listener.is_some(), LevelFilter::TRACE) {
-            self.cell.exit(ticket, Some(GOOD), None, self);
-            return;
-        }
-        self.finish_and_tell(ticket, times, judged);
+    fn takes_success_as_it_is(&self) -> bool {
+        self.is_plain && !heard(false, LevelFilter::TRACE)
     }
 
+    /// Takes the ticket of a call that succeeded, of which nothing else is asked.
     #[inline(never)]
-    fn finish_and_tell(&self, ticket: Ticket, times: Times, judged: &Judged<'_>) {
+    fn succeed(&self, ticket: Ticket) {
+        self.cell.exit_good(ticket, self);
+    }
+
+    /// Takes the ticket of a call with a result.
+    #[inline(never)]
+    pub(crate) fn finish(&self, ticket: Ticket, times: Times, judged: &Judged<'_>) {
         let end = End::of(judged.verdict);
         let ending = Ending {
             end,
@@ -134,14 +131,14 @@ impl Breaker {
     /// Takes the ticket of a call that panicked.
     #[cold]
     #[inline(never)]
-    fn panicked(&self, ticket: Ticket, times: Times) {
+    fn panicked(&self, ticket: Ticket) {
         let ending = Ending {
             end: End::Panicked,
             failed: Some(true),
             verdict: None,
             error: None,
         };
-        self.end(ticket, times, ending);
+        self.end(ticket, Times::default(), ending);
     }
 
     fn end(&self, ticket: Ticket, times: Times, ending: Ending<'_>) {
@@ -156,7 +153,11 @@ impl Breaker {
         let retry_after = verdict.and_then(Verdict::retry_after);
         let counted = self.cell.exit(ticket, sample, retry_after, self) == Counted::Yes;
         let is_usual = end == End::Success && !slow;
-        let level = if is_usual { LevelFilter::TRACE } else { LevelFilter::DEBUG };
+        let level = if is_usual {
+            LevelFilter::TRACE
+        } else {
+            LevelFilter::DEBUG
+        };
         if heard(self.listener.is_some(), level) {
             self.emit_finished(Finish {
                 end,
@@ -173,17 +174,15 @@ impl Breaker {
 pub(crate) struct OnPanic<'a> {
     breaker: &'a Breaker,
     ticket: Ticket,
-    times: Times,
     armed: bool,
 }
 
 impl<'a> OnPanic<'a> {
     #[inline]
-    pub(crate) fn new(breaker: &'a Breaker, ticket: Ticket, times: Times) -> Self {
+    pub(crate) fn new(breaker: &'a Breaker, ticket: Ticket) -> Self {
         Self {
             breaker,
             ticket,
-            times,
             armed: true,
         }
     }
@@ -199,7 +198,7 @@ impl Drop for OnPanic<'_> {
     #[inline]
     fn drop(&mut self) {
         if self.armed {
-            self.breaker.panicked(self.ticket, self.times);
+            self.breaker.panicked(self.ticket);
         }
     }
 }
@@ -250,27 +249,33 @@ where
         let mut this = self.project();
         let view = &*this.breaker.circuit_breaker().view;
         let breaker = &*view.breaker;
-        let ticket = match mem::replace(this.call, Call::Ended) {
-            Call::Admitted(ticket) => ticket,
-            Call::New => match breaker.admit() {
+        let ticket = if let Call::Admitted(ticket) = *this.call {
+            ticket
+        } else if let Call::New = this.call {
+            match breaker.admit() {
                 Ok(ticket) => {
                     *this.times = Times::of_admitted(breaker);
                     ticket
                 }
                 Err(refusal) => {
+                    *this.call = Call::Ended;
                     this.operation.set(None);
                     return Poll::Ready(Err(breaker.rejected(refusal).into()));
                 }
-            },
-            Call::Rejected(refusal) => return Poll::Ready(Err(breaker.rejected(refusal).into())),
-            Call::Ended => return polled_after_completion("circuit breaker"),
+            }
+        } else if let Call::Rejected(refusal) = *this.call {
+            *this.call = Call::Ended;
+            return Poll::Ready(Err(breaker.rejected(refusal).into()));
+        } else {
+            return polled_after_completion("circuit breaker");
         };
+        // Whoever panics below is counted by the guard, and by nobody else.
+        *this.call = Call::Ended;
         let Some(operation) = this.operation.as_mut().as_pin_mut() else {
             return polled_after_completion("circuit breaker");
         };
-        let guard = OnPanic::new(breaker, ticket, *this.times);
-        let polled = operation.poll(cx);
-        let Poll::Ready(result) = &polled else {
+        let guard = OnPanic::new(breaker, ticket);
+        let Poll::Ready(result) = operation.poll(cx) else {
             guard.disarm();
             this.times.pend(breaker);
             *this.call = Call::Admitted(ticket);
@@ -278,9 +283,13 @@ where
         };
         let judged = view.judgement.judge(result.as_ref());
         guard.disarm();
-        breaker.finish(ticket, *this.times, &judged);
+        if matches!(judged.verdict, Verdict::Success) && breaker.takes_success_as_it_is() {
+            breaker.succeed(ticket);
+        } else {
+            breaker.finish(ticket, *this.times, &judged);
+        }
         this.operation.set(None);
-        polled
+        Poll::Ready(result)
     }
 }
 
@@ -289,7 +298,7 @@ impl<P: Held, F> PinnedDrop for ResponseFuture<P, F> {
     #[inline]
     fn drop(self: Pin<&mut Self>) {
         let this = self.project();
-        if let Call::Admitted(ticket) = mem::replace(this.call, Call::Ended) {
+        if let Call::Admitted(ticket) = *this.call {
             let breaker = &*this.breaker.circuit_breaker().view.breaker;
             breaker.abandon(ticket, *this.times);
         }

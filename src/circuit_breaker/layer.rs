@@ -84,7 +84,7 @@ where
             }
         };
         let times = Times::of_admitted(breaker);
-        let guard = OnPanic::new(breaker, ticket, times);
+        let guard = OnPanic::new(breaker, ticket);
         let operation = self.inner.call(request);
         guard.disarm();
         ResponseFuture::started(self.breaker.clone(), ticket, times, operation)

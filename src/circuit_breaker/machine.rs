@@ -17,6 +17,8 @@
 //! `max_undecided`. So a round is over, as soon as calls come, after `samples` decisions or `max_undecided` places given
 //! back; and no probe can be missing, because one that nobody returns is given up.
 
+use std::num::NonZeroU32;
+
 use super::window::Counts;
 
 /// How a half-open round is decided. Times in nanoseconds.
@@ -104,7 +106,7 @@ pub(crate) enum Finding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Probe {
     Admitted {
-        id: u32,
+        id: NonZeroU32,
     },
     /// There is no place for it now, or no longer a round.
     Refused,
@@ -115,12 +117,12 @@ struct Round {
     good: u32,
     bad: u32,
     undecided: u32,
-    next_id: u32,
+    next_id: NonZeroU32,
     in_flight: Vec<InFlight>,
 }
 
 struct InFlight {
-    id: u32,
+    id: NonZeroU32,
     since: u64,
 }
 
@@ -130,7 +132,7 @@ impl Round {
             good: 0,
             bad: 0,
             undecided: 0,
-            next_id: 0,
+            next_id: NonZeroU32::MIN,
             in_flight: Vec::with_capacity(usize::try_from(places).unwrap_or(usize::MAX)),
         }
     }
@@ -277,7 +279,7 @@ impl Machine {
             return Probe::Refused;
         }
         let id = self.round.next_id;
-        self.round.next_id = id.wrapping_add(1);
+        self.round.next_id = id.checked_add(1).unwrap_or(NonZeroU32::MIN);
         self.round.in_flight.push(InFlight { id, since: now });
         Probe::Admitted { id }
     }
@@ -300,7 +302,7 @@ impl Machine {
     }
 
     /// A probe of this generation comes back. False if it had been given up.
-    pub(crate) fn found(&mut self, id: u32, finding: Finding, now: u64, time: &OpenTime<'_>) -> bool {
+    pub(crate) fn found(&mut self, id: NonZeroU32, finding: Finding, now: u64, time: &OpenTime<'_>) -> bool {
         if self.give_up_old_probes(now, time) {
             return false;
         }

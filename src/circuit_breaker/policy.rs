@@ -70,6 +70,8 @@ pub(crate) struct Breaker {
     /// From here on a call is slow, in nanoseconds.
     pub(crate) slow_after: Option<u64>,
     pub(crate) abandoned: Abandoned,
+    /// No rule for slow calls, and no listener.
+    pub(crate) is_plain: bool,
     /// Relaxed: it says what to do with a refusal, and nothing of its reason.
     pub(crate) shadow: AtomicBool,
     pub(crate) watch: Watch,
@@ -82,14 +84,18 @@ impl Breaker {
     /// Admits a call, or says that it has been rejected.
     #[inline]
     pub(crate) fn admit(&self) -> Result<Ticket, Refusal> {
-        let entered = self.cell.enter(self);
-        entered.or_else(|refusal| self.refuse(refusal))
+        match self.cell.enter(self) {
+            Err(refusal) if self.is_shadow() || heard(self.listener.is_some(), LevelFilter::DEBUG) => {
+                self.refuse(refusal)
+            }
+            entered => entered,
+        }
     }
 
     /// Rejects a call, or in shadow mode says only that it would have.
     #[cold]
     #[inline(never)]
-    pub(crate) fn refuse(&self, refusal: Refusal) -> Result<Ticket, Refusal> {
+    fn refuse(&self, refusal: Refusal) -> Result<Ticket, Refusal> {
         let shadow = self.is_shadow();
         self.tell_of(Rejection { refusal, shadow });
         if shadow { Ok(Ticket::UNCOUNTED) } else { Err(refusal) }
@@ -107,17 +113,19 @@ impl Breaker {
         self.cell.would_refuse(self).filter(|_| !self.is_shadow())
     }
 
-    #[cold]
+    #[inline]
     pub(crate) fn rejected(&self, refusal: Refusal) -> Rejected {
         Rejected::circuit_open_by(self.name.clone(), refusal.retry_after.map(Duration::from_nanos))
     }
 
+    #[inline]
     pub(crate) fn is_shadow(&self) -> bool {
         self.shadow.load(Ordering::Relaxed)
     }
 }
 
 impl Outside for Breaker {
+    #[inline]
     fn now(&self) -> u64 {
         nanos(Instant::now().saturating_duration_since(self.made))
     }

@@ -1,17 +1,22 @@
 //! The calls of the last so much time.
 
+use std::num::NonZeroU64;
+
 use super::packed::{age, tagged, untagged};
-use super::window::{Counts, Past, Sample};
+use super::window::{Counts, Past, Sample, Shortcut};
 use crate::sync::{AtomicU64, Ordering};
 
 /// Into how many parts a window is divided: it slides by one of them. 10.
 ///
 /// One tenth is what a window can be too long by, and ten words are quick to add up.
 pub(crate) const BUCKETS: u32 = 10;
+/// Places in the ring: more than there are buckets in a window, and quick to divide by.
+const PLACES: usize = 16;
+const PLACE_BITS: u32 = PLACES.trailing_zeros();
 
 /// A ring of counters, one for each tenth of the window.
 ///
-/// Time is counted in buckets, from the making of the breaker on. A bucket's place in the ring is its number modulo ten,
+/// Time is counted in buckets, from the making of the breaker on. A bucket's place in the ring is its number modulo 16,
 /// and what it counts is under the number of its turn: a counter of an earlier turn is known as such, and begins anew. A
 /// new generation skips one whole turn, so that all earlier buckets lie behind its window.
 ///
@@ -22,8 +27,8 @@ pub(crate) const BUCKETS: u32 = 10;
 /// buckets, in the moment in which the one ends and the other begins, may miss each other; the next call sees both.
 pub(crate) struct TimeWindow {
     /// Nanoseconds in a bucket.
-    width: u64,
-    buckets: [Bucket; 10],
+    width: NonZeroU64,
+    buckets: [Bucket; PLACES],
     /// The last bucket that counted a failure or a slow call.
     unhealthy: AtomicU64,
 }
@@ -71,7 +76,7 @@ impl TimeWindow {
     /// `length` is the whole window, in nanoseconds, at least one for each bucket.
     pub(crate) fn new(length: u64) -> Self {
         Self {
-            width: length.div_ceil(u64::from(BUCKETS)),
+            width: NonZeroU64::new(length.div_ceil(u64::from(BUCKETS))).unwrap_or(NonZeroU64::MIN),
             buckets: Default::default(),
             unhealthy: AtomicU64::new(0),
         }
@@ -80,20 +85,24 @@ impl TimeWindow {
     /// The bucket of `now`.
     #[inline]
     fn number(&self, generation: u64, now: u64) -> u64 {
-        now / self.width + generation.wrapping_mul(u64::from(BUCKETS))
+        now / self.width + (generation << PLACE_BITS)
     }
 
     #[inline]
-    #[allow(clippy::as_conversions, clippy::cast_possible_truncation, reason = "less than ten")]
+    #[allow(clippy::as_conversions, clippy::cast_possible_truncation, reason = "less than 16")]
     fn place(number: u64) -> usize {
-        (number % u64::from(BUCKETS)) as usize
+        number as usize % PLACES
+    }
+
+    #[inline]
+    fn turn(number: u64) -> u64 {
+        number >> PLACE_BITS
     }
 
     /// Records one call. `None` where the window holds neither a failure nor a slow call, or time has passed it by.
-    #[inline]
     pub(crate) fn record(&self, generation: u64, sample: Sample, now: u64) -> Option<Counts> {
         let number = self.number(generation, now);
-        let turn = number / u64::from(BUCKETS);
+        let turn = Self::turn(number);
         let bucket = &self.buckets[Self::place(number)];
         bucket.calls.add(turn, 1)?;
         if sample.failed || sample.slow {
@@ -104,9 +113,36 @@ impl TimeWindow {
         Some(self.sum(number))
     }
 
+    /// Records a call that was neither failed nor slow: the same as [`record`](Self::record), on a way that most calls
+    /// take and that is short.
+    #[inline]
+    pub(crate) fn record_good(&self, generation: u64, now: u64) -> Shortcut {
+        let number = self.number(generation, now);
+        let calls = &self.buckets[Self::place(number)].calls.0;
+        let word = calls.load(Ordering::Relaxed);
+        // A count that cannot overflow into its turn, and a bucket that has been begun.
+        if age(word, Self::turn(number)) != 0 || untagged(word) == u32::MAX {
+            return Shortcut::NotTaken;
+        }
+        let counted = calls.compare_exchange(word, word + 1, Ordering::AcqRel, Ordering::Relaxed);
+        if counted.is_err() {
+            return Shortcut::NotTaken;
+        }
+        if self.unhealthy.load(Ordering::Acquire) + u64::from(BUCKETS) <= number {
+            Shortcut::Healthy
+        } else {
+            Shortcut::Recorded { at: number }
+        }
+    }
+
+    /// What the window that ends with this bucket holds.
+    pub(crate) fn counts_at(&self, number: u64) -> Counts {
+        self.sum(number)
+    }
+
     #[inline(never)]
     fn settle(&self, number: u64, sample: Sample) -> Option<()> {
-        let turn = number / u64::from(BUCKETS);
+        let turn = Self::turn(number);
         let bucket = &self.buckets[Self::place(number)];
         if sample.failed {
             bucket.failed.add(turn, 1)?;
@@ -122,7 +158,7 @@ impl TimeWindow {
     fn sum(&self, last: u64) -> Counts {
         let mut counts = Counts::default();
         for (number, bucket) in self.live(last) {
-            let turn = number / u64::from(BUCKETS);
+            let turn = Self::turn(number);
             let add = |sum: u32, counter: &Counter| sum.saturating_add(counter.in_turn(turn));
             // Failures before calls: a call that is counted meanwhile must not be missing below the line.
             counts.failed = add(counts.failed, &bucket.failed);
@@ -134,7 +170,8 @@ impl TimeWindow {
 
     /// The buckets of the window that ends with `last`, each with its number; the oldest first.
     fn live(&self, last: u64) -> impl Iterator<Item = (u64, &Bucket)> {
-        let first = (last + 1).saturating_sub(u64::from(BUCKETS));
+        // The first generation has 16 buckets before it.
+        let first = last - u64::from(BUCKETS - 1);
         (first..=last).map(|number| (number, &self.buckets[Self::place(number)]))
     }
 
@@ -146,9 +183,9 @@ impl TimeWindow {
     pub(crate) fn samples(&self, generation: u64, now: u64) -> Vec<Past> {
         let last = self.number(generation, now);
         let of = |(number, bucket): (u64, &Bucket)| {
-            let turn = number / u64::from(BUCKETS);
+            let turn = Self::turn(number);
             Past {
-                age: (last - number) * self.width,
+                age: (last - number) * self.width.get(),
                 counts: Counts {
                     calls: bucket.calls.in_turn(turn),
                     failed: bucket.failed.in_turn(turn),
@@ -163,12 +200,12 @@ impl TimeWindow {
     pub(crate) fn fill(&self, generation: u64, now: u64, past: &[Past]) {
         let last = self.number(generation, now);
         for Past { age, counts } in past {
-            let buckets_ago = age / self.width;
+            let buckets_ago = *age / self.width;
             if buckets_ago >= u64::from(BUCKETS) {
                 continue;
             }
             let number = last - buckets_ago;
-            let turn = number / u64::from(BUCKETS);
+            let turn = Self::turn(number);
             let bucket = &self.buckets[Self::place(number)];
             let counters = [
                 (&bucket.calls, counts.calls),

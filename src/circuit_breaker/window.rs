@@ -15,6 +15,13 @@ pub(crate) struct Sample {
     pub(crate) slow: bool,
 }
 
+impl Sample {
+    pub(crate) const GOOD: Self = Self {
+        failed: false,
+        slow: false,
+    };
+}
+
 /// How many calls a window holds, and what they were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -59,6 +66,23 @@ pub(crate) enum Recent {
     Time(TimeWindow),
 }
 
+/// A window that has a short way for good calls.
+pub(crate) enum Way<'a> {
+    Count(&'a CountWindow),
+    Time(&'a TimeWindow),
+}
+
+/// What became of a call on the short way.
+#[derive(Clone, Copy)]
+pub(crate) enum Shortcut {
+    /// Nothing: it has to be recorded.
+    NotTaken,
+    /// It is recorded, and the window holds neither a failure nor a slow call.
+    Healthy,
+    /// It is recorded, and this is where.
+    Recorded { at: u64 },
+}
+
 /// Everything that the rules ask for.
 pub(crate) struct Memory {
     rules: Rules,
@@ -87,7 +111,6 @@ impl Memory {
     ///
     /// Of any number of threads that record at once, the last to be done sees what all of them recorded: no opening is
     /// missed. `now` is asked for where the window is one of time.
-    #[inline]
     pub(crate) fn record(&self, generation: u64, sample: Sample, now: impl FnOnce() -> u64) -> bool {
         let in_a_row = self
             .rules
@@ -100,6 +123,29 @@ impl Memory {
             Recent::Time(window) => window.record(generation, sample, now()),
         };
         in_a_row || counts.is_some_and(|counts| self.rules.exceeded_by(counts))
+    }
+
+    /// The short way for a call that was neither failed nor slow, where there is one.
+    #[inline]
+    pub(crate) fn shortcut(&self) -> Option<Way<'_>> {
+        if self.rules.consecutive.is_some() {
+            return None;
+        }
+        match &self.recent {
+            Recent::None => None,
+            Recent::Count(window) => Some(Way::Count(window)),
+            Recent::Time(window) => Some(Way::Time(window)),
+        }
+    }
+
+    /// Whether a rule was met by what the window held when a shortcut recorded its call.
+    pub(crate) fn is_met_at(&self, generation: u64, at: u64) -> bool {
+        let counts = match &self.recent {
+            Recent::None => None,
+            Recent::Count(window) => window.counts_at(generation, at),
+            Recent::Time(window) => Some(window.counts_at(at)),
+        };
+        counts.is_some_and(|counts| self.rules.exceeded_by(counts))
     }
 
     /// What is remembered of `generation`.
