@@ -210,6 +210,12 @@ impl Cell {
         self.control().state()
     }
 
+    /// The generation and the state, after every change that is yet to be announced.
+    pub(crate) fn settled(&self) -> (u64, State) {
+        let machine = self.lock();
+        (machine.generation(), machine.state())
+    }
+
     /// Admits a call, or says why not.
     #[inline]
     pub(crate) fn enter(&self, outside: &impl Outside) -> Result<Ticket, Refusal> {
@@ -339,16 +345,17 @@ impl Cell {
         match taken {
             Shortcut::Healthy => {}
             Shortcut::NotTaken => self.exit_good_slowly(ticket, outside),
-            Shortcut::Recorded { at } => self.decide_at(generation, at, outside),
+            Shortcut::Recorded => self.decide(generation, 0, outside),
         }
     }
 
     #[inline(never)]
     fn exit_good_in_time(&self, window: &TimeWindow, ticket: Ticket, outside: &impl Outside) {
-        match window.record_good(ticket.generation, outside.now()) {
+        let now = outside.now();
+        match window.record_good(ticket.generation, now) {
             Shortcut::Healthy => {}
             Shortcut::NotTaken => self.exit_good_slowly(ticket, outside),
-            Shortcut::Recorded { at } => self.decide_at(ticket.generation, at, outside),
+            Shortcut::Recorded => self.decide(ticket.generation, now, outside),
         }
     }
 
@@ -357,9 +364,11 @@ impl Cell {
         self.exit(ticket, Some(Sample::GOOD), None, outside);
     }
 
+    /// Opens if a rule is met; a count window does not ask for `now`.
     #[inline(never)]
-    fn decide_at(&self, generation: u64, at: u64, outside: &impl Outside) {
-        if self.memory.is_met_at(generation, at) && self.control().is_closed() {
+    fn decide(&self, generation: u64, now: u64, outside: &impl Outside) {
+        let counts = self.memory.counts(generation, now);
+        if self.memory.is_met(generation, counts) && self.control().is_closed() {
             self.trip(generation, None, outside);
         }
     }
@@ -379,8 +388,13 @@ impl Cell {
     fn trip(&self, generation: u64, retry_after: Option<Duration>, outside: &impl Outside) {
         self.change(outside, retry_after, |machine, now, time| {
             // Somebody else has seen it too, and was here first.
-            if machine.generation() == generation {
-                machine.trip(self.memory.counts(generation, now), now, time);
+            if machine.generation() != generation {
+                return;
+            }
+            // A thread that was held up on its way here may bring old news.
+            let counts = self.memory.counts(generation, now);
+            if self.memory.is_met(generation, counts) {
+                machine.trip(counts, now, time);
             }
         });
     }

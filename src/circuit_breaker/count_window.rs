@@ -19,9 +19,10 @@ pub(crate) const MAX_SIZE: u32 = 1_000_000;
 /// holds as soon as nobody is between two steps. A success that replaces a success ends with step 1: it reads its bit
 /// and writes nothing else.
 ///
-/// **Orderings.** Whoever is last at `head` sees what the others added to `sums`: its compare-and-swap, or its touch in
-/// step 3, acquires what they released there after they had added. So the last of several threads decides over all of
-/// their results. The bits publish nothing.
+/// **Orderings.** A touch releases what was added before it, and a claim acquires it: of a claim and a touch, either the
+/// claim comes later and sees what was added, or the touch does and sees what was claimed. So the last of several threads
+/// decides over all of their results. `sums` is released and acquired so that whoever sees a failure there finds its
+/// claim in `head`: nobody computes a rate over fewer calls than failed. The bits publish nothing.
 ///
 /// Between its steps a thread that replaces a failure has it counted still. Of calls that end in the same moment, the
 /// window may therefore hold the oldest for a moment too long.
@@ -122,10 +123,11 @@ impl Sums {
         word << (u64::BITS - 2 * Self::SUM_BITS) == 0
     }
 
-    /// What is not below zero.
+    /// Neither below zero nor, while somebody has yet to subtract, above the size.
     #[inline]
     fn visible(sum: u32, size: u32) -> u32 {
-        if sum > size { 0 } else { sum }
+        let below_zero = sum >> (Self::SUM_BITS - 1) != 0;
+        if below_zero { 0 } else { sum.min(size) }
     }
 }
 
@@ -164,27 +166,22 @@ impl CountWindow {
         }
         let claimed = self
             .head
-            .compare_exchange(word, word + 1, Ordering::AcqRel, Ordering::Relaxed);
+            .compare_exchange(word, word + 1, Ordering::Acquire, Ordering::Relaxed);
         if claimed.is_err() {
             return Shortcut::NotTaken;
         }
         if Sums::are_zero(self.sums.load(Ordering::Acquire)) {
             Shortcut::Healthy
         } else {
-            Shortcut::Recorded { at: word + 1 }
+            Shortcut::Recorded
         }
-    }
-
-    /// What the window held when `head` was claimed by a shortcut.
-    pub(crate) fn counts_at(&self, generation: u64, head: u64) -> Option<Counts> {
-        self.counted(Head::unpack(head), generation, self.sums.load(Ordering::Acquire))
     }
 
     /// Records one call. `None` where the window holds neither a failure nor a slow call, or is of another generation.
     #[inline(never)]
     pub(crate) fn record(&self, generation: u64, sample: Sample) -> Option<Counts> {
         let mut word = self.head.load(Ordering::Relaxed);
-        let (claimed, next) = loop {
+        let claimed = loop {
             let head = Head::unpack(word);
             if head.generation != generation {
                 return None;
@@ -192,9 +189,9 @@ impl CountWindow {
             let next = head.next(self.size);
             match self
                 .head
-                .compare_exchange_weak(word, next.pack(), Ordering::AcqRel, Ordering::Relaxed)
+                .compare_exchange_weak(word, next.pack(), Ordering::Acquire, Ordering::Relaxed)
             {
-                Ok(_) => break (head.place, next),
+                Ok(_) => break head.place,
                 Err(other) => word = other,
             }
         };
@@ -211,7 +208,9 @@ impl CountWindow {
         if Sums::are_zero(word) {
             return None;
         }
-        self.counted(next, generation, word)
+        // The sums may hold failures of claims that came after this one.
+        let head = Head::unpack(self.head.load(Ordering::Relaxed));
+        self.counted(head, generation, word)
     }
 
     /// The third step.
@@ -239,7 +238,7 @@ impl CountWindow {
             }
         };
         // A load could miss a claim made at the same time, by a thread that misses what was just added.
-        let head = Head::unpack(self.head.fetch_or(0, Ordering::AcqRel));
+        let head = Head::unpack(self.head.fetch_or(0, Ordering::Release));
         self.counted(head, generation, settled)
     }
 
@@ -256,7 +255,7 @@ impl CountWindow {
 
     pub(crate) fn counts(&self, generation: u64) -> Counts {
         let sums = self.sums.load(Ordering::Acquire);
-        let head = Head::unpack(self.head.load(Ordering::Acquire));
+        let head = Head::unpack(self.head.load(Ordering::Relaxed));
         self.counted(head, generation, sums).unwrap_or_default()
     }
 
@@ -299,21 +298,26 @@ impl Ring {
         };
         let word = cell.load(Ordering::Relaxed);
         let mask = 1 << (place % Self::BITS);
-        let is_set = age(word, generation) == 0 && untagged(word) & mask != 0;
-        if is_set == bit && age(word, generation) >= 0 {
+        if (Self::bits(word, generation)? & mask != 0) == bit {
             return Some(bit);
         }
         Self::write(cell, word, generation, mask, bit)
     }
 
+    /// The bits as `generation` finds them; `None` if a later one has begun.
+    #[inline]
+    fn bits(word: u64, generation: u64) -> Option<u32> {
+        match age(word, generation) {
+            0 => Some(untagged(word)),
+            1.. => Some(0),
+            _ => None,
+        }
+    }
+
     #[inline(never)]
     fn write(cell: &AtomicU64, mut word: u64, generation: u64, mask: u32, bit: bool) -> Option<bool> {
         loop {
-            let bits = match age(word, generation) {
-                0 => untagged(word),
-                1.. => 0,
-                _ => return None,
-            };
+            let bits = Self::bits(word, generation)?;
             let before = bits & mask != 0;
             if before == bit {
                 return Some(before);
@@ -339,8 +343,8 @@ impl Ring {
 
     fn get(&self, place: u32, generation: u64) -> bool {
         self.word(place).is_some_and(|cell| {
-            let word = cell.load(Ordering::Relaxed);
-            age(word, generation) == 0 && untagged(word) & 1 << (place % Self::BITS) != 0
+            let bits = Self::bits(cell.load(Ordering::Relaxed), generation);
+            bits.is_some_and(|bits| bits & 1 << (place % Self::BITS) != 0)
         })
     }
 

@@ -170,9 +170,16 @@ impl Breaker {
             let label = || crate::event::label(&self.name);
             metrics::counter!("steadfast.circuit_breaker.transitions", "policy" => label(), "to" => to.as_str())
                 .increment(1);
-            // As it is, not as it was: of two threads that come here at once the last one tells the truth.
-            let open = if self.cell.state().is_open() { 1.0 } else { 0.0 };
-            metrics::gauge!("steadfast.circuit_breaker.open", "policy" => label()).set(open);
+            let gauge = metrics::gauge!("steadfast.circuit_breaker.open", "policy" => label());
+            // As it is, not as it was, and looked at again: of two threads that come here at once, the last to set the gauge
+            // sees what the other has done.
+            loop {
+                let open = self.cell.state().is_open();
+                gauge.set(if open { 1.0 } else { 0.0 });
+                if self.cell.state().is_open() == open {
+                    break;
+                }
+            }
         }
         if let Some(listener) = &self.listener {
             let event = Event::StateChanged {

@@ -139,7 +139,7 @@ impl<C> CircuitBreaker<C> {
     /// The states that follow the one of now.
     #[must_use]
     pub fn subscribe(&self) -> StateChanges {
-        self.breaker().watch.subscribe(|| self.state())
+        self.breaker().watch.subscribe(|| self.breaker().cell.settled())
     }
 
     /// What is worth keeping over a restart: the state, what was forced, and what the window holds.

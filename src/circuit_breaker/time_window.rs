@@ -18,13 +18,16 @@ const PLACE_BITS: u32 = PLACES.trailing_zeros();
 ///
 /// Time is counted in buckets, from the making of the breaker on. A bucket's place in the ring is its number modulo 16,
 /// and what it counts is under the number of its turn: a counter of an earlier turn is known as such, and begins anew. A
-/// new generation skips one whole turn, so that all earlier buckets lie behind its window.
+/// new generation skips two whole turns, so that all earlier buckets lie behind its window, also that of a thread whose
+/// clock is ahead.
 ///
-/// A thread counts its call first, then its failure, and then touches the count of calls again.
+/// A thread counts its call first, then its failure or slow call, then notes the bucket in `unhealthy`, and then touches
+/// the count of calls again.
 ///
 /// **Orderings.** As in a count window: of several threads in one bucket the last to be done sees what the others
-/// counted, because its operation on the count of calls acquires what theirs released. Two that record in different
-/// buckets, in the moment in which the one ends and the other begins, may miss each other; the next call sees both.
+/// counted, because its operation on the count of calls acquires what theirs released. Failures and slow calls in
+/// different buckets meet in `unhealthy` in the same way. A success may miss a failure that another thread records at the
+/// same time in an earlier bucket, and be missed by it; the next call sees both.
 pub(crate) struct TimeWindow {
     /// Nanoseconds in a bucket.
     width: NonZeroU64,
@@ -66,9 +69,25 @@ impl Counter {
         }
     }
 
-    fn in_turn(&self, turn: u64) -> u32 {
+    /// What was counted in `turn`; `None` outside it.
+    fn in_turn(&self, turn: u64) -> Option<u32> {
         let word = self.0.load(Ordering::Acquire);
-        if age(word, turn) == 0 { untagged(word) } else { 0 }
+        (age(word, turn) == 0).then(|| untagged(word))
+    }
+}
+
+impl Bucket {
+    /// What was counted in `turn`.
+    ///
+    /// Calls are read last, and if another turn has begun, nothing is: no more calls have failed than there were.
+    fn counts(&self, turn: u64) -> Counts {
+        let (failed, slow) = (self.failed.in_turn(turn), self.slow.in_turn(turn));
+        let counts = self.calls.in_turn(turn).map(|calls| Counts {
+            calls,
+            failed: failed.unwrap_or(0),
+            slow: slow.unwrap_or(0),
+        });
+        counts.unwrap_or_default()
     }
 }
 
@@ -85,7 +104,7 @@ impl TimeWindow {
     /// The bucket of `now`.
     #[inline]
     fn number(&self, generation: u64, now: u64) -> u64 {
-        now / self.width + (generation << PLACE_BITS)
+        now / self.width + (generation << (PLACE_BITS + 1))
     }
 
     #[inline]
@@ -106,8 +125,9 @@ impl TimeWindow {
         let bucket = &self.buckets[Self::place(number)];
         bucket.calls.add(turn, 1)?;
         if sample.failed || sample.slow {
-            self.settle(number, sample)?;
-        } else if self.unhealthy.load(Ordering::Acquire) + u64::from(BUCKETS) <= number {
+            return self.settle(number, sample);
+        }
+        if self.unhealthy.load(Ordering::Acquire) + u64::from(BUCKETS) <= number {
             return None;
         }
         Some(self.sum(number))
@@ -131,17 +151,12 @@ impl TimeWindow {
         if self.unhealthy.load(Ordering::Acquire) + u64::from(BUCKETS) <= number {
             Shortcut::Healthy
         } else {
-            Shortcut::Recorded { at: number }
+            Shortcut::Recorded
         }
     }
 
-    /// What the window that ends with this bucket holds.
-    pub(crate) fn counts_at(&self, number: u64) -> Counts {
-        self.sum(number)
-    }
-
     #[inline(never)]
-    fn settle(&self, number: u64, sample: Sample) -> Option<()> {
+    fn settle(&self, number: u64, sample: Sample) -> Option<Counts> {
         let turn = Self::turn(number);
         let bucket = &self.buckets[Self::place(number)];
         if sample.failed {
@@ -150,27 +165,27 @@ impl TimeWindow {
         if sample.slow {
             bucket.slow.add(turn, 1)?;
         }
-        self.unhealthy.fetch_max(number, Ordering::AcqRel);
-        bucket.calls.add(turn, 0)
+        // Of two failures in different buckets the later to come here sees the other.
+        let latest = self.unhealthy.fetch_max(number, Ordering::AcqRel).max(number);
+        bucket.calls.add(turn, 0)?;
+        Some(self.sum(latest))
     }
 
     #[inline(never)]
     fn sum(&self, last: u64) -> Counts {
         let mut counts = Counts::default();
         for (number, bucket) in self.live(last) {
-            let turn = Self::turn(number);
-            let add = |sum: u32, counter: &Counter| sum.saturating_add(counter.in_turn(turn));
-            // Failures before calls: a call that is counted meanwhile must not be missing below the line.
-            counts.failed = add(counts.failed, &bucket.failed);
-            counts.slow = add(counts.slow, &bucket.slow);
-            counts.calls = add(counts.calls, &bucket.calls);
+            let Counts { calls, failed, slow } = bucket.counts(Self::turn(number));
+            counts.calls = counts.calls.saturating_add(calls);
+            counts.failed = counts.failed.saturating_add(failed);
+            counts.slow = counts.slow.saturating_add(slow);
         }
         counts
     }
 
     /// The buckets of the window that ends with `last`, each with its number; the oldest first.
     fn live(&self, last: u64) -> impl Iterator<Item = (u64, &Bucket)> {
-        // The first generation has 16 buckets before it.
+        // The first generation has buckets enough before it.
         let first = last - u64::from(BUCKETS - 1);
         (first..=last).map(|number| (number, &self.buckets[Self::place(number)]))
     }
@@ -182,16 +197,9 @@ impl TimeWindow {
     /// What is in the buckets, the oldest first; of each the age that it had reached when it ended.
     pub(crate) fn samples(&self, generation: u64, now: u64) -> Vec<Past> {
         let last = self.number(generation, now);
-        let of = |(number, bucket): (u64, &Bucket)| {
-            let turn = Self::turn(number);
-            Past {
-                age: (last - number) * self.width.get(),
-                counts: Counts {
-                    calls: bucket.calls.in_turn(turn),
-                    failed: bucket.failed.in_turn(turn),
-                    slow: bucket.slow.in_turn(turn),
-                },
-            }
+        let of = |(number, bucket): (u64, &Bucket)| Past {
+            age: (last - number) * self.width.get(),
+            counts: bucket.counts(Self::turn(number)),
         };
         self.live(last).map(of).filter(|past| past.counts.calls > 0).collect()
     }

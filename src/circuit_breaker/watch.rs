@@ -34,14 +34,17 @@ impl Watch {
         });
     }
 
-    /// `now` is asked for after there is a channel, so that no change falls between the two.
-    pub(crate) fn subscribe(&self, now: impl FnOnce() -> State) -> StateChanges {
+    /// `now` is asked for after there is a channel, and under the lock of the breaker: a change that it does not see will
+    /// find the channel.
+    pub(crate) fn subscribe(&self, now: impl FnOnce() -> (u64, State)) -> StateChanges {
         let latest = Latest {
             generation: 0,
             state: State::Closed,
         };
         let receiver = self.0.get_or_init(|| Sender::new(latest)).subscribe();
-        StateChanges { receiver, seen: now() }
+        let (generation, state) = now();
+        let seen = Latest { generation, state };
+        StateChanges { receiver, seen }
     }
 }
 
@@ -49,7 +52,7 @@ impl Watch {
 #[derive(Debug)]
 pub struct StateChanges {
     receiver: Receiver<Latest>,
-    seen: State,
+    seen: Latest,
 }
 
 impl StateChanges {
@@ -63,10 +66,12 @@ impl StateChanges {
     pub async fn changed(&mut self) -> Option<State> {
         loop {
             self.receiver.changed().await.ok()?;
-            let state = self.receiver.borrow_and_update().state;
-            if state != self.seen {
-                self.seen = state;
-                return Some(state);
+            let latest = *self.receiver.borrow_and_update();
+            // What was seen at the start may be announced late.
+            let newer = latest.generation > self.seen.generation;
+            if newer && latest.state != self.seen.state {
+                self.seen = latest;
+                return Some(latest.state);
             }
         }
     }

@@ -79,8 +79,8 @@ pub(crate) enum Shortcut {
     NotTaken,
     /// It is recorded, and the window holds neither a failure nor a slow call.
     Healthy,
-    /// It is recorded, and this is where.
-    Recorded { at: u64 },
+    /// It is recorded.
+    Recorded,
 }
 
 /// Everything that the rules ask for.
@@ -110,7 +110,7 @@ impl Memory {
     /// Records one call of `generation`, and says whether a rule is now met.
     ///
     /// Of any number of threads that record at once, the last to be done sees what all of them recorded: no opening is
-    /// missed. `now` is asked for where the window is one of time.
+    /// missed, but for what a [`TimeWindow`] says. `now` is asked for where the window is one of time.
     pub(crate) fn record(&self, generation: u64, sample: Sample, now: impl FnOnce() -> u64) -> bool {
         let in_a_row = self
             .rules
@@ -138,14 +138,11 @@ impl Memory {
         }
     }
 
-    /// Whether a rule was met by what the window held when a shortcut recorded its call.
-    pub(crate) fn is_met_at(&self, generation: u64, at: u64) -> bool {
-        let counts = match &self.recent {
-            Recent::None => None,
-            Recent::Count(window) => window.counts_at(generation, at),
-            Recent::Time(window) => Some(window.counts_at(at)),
-        };
-        counts.is_some_and(|counts| self.rules.exceeded_by(counts))
+    /// Whether a rule is met by what is remembered of `generation`, and by `counts`.
+    pub(crate) fn is_met(&self, generation: u64, counts: Counts) -> bool {
+        let consecutive = self.rules.consecutive;
+        let in_a_row = consecutive.is_some_and(|limit| self.streak.length(generation) >= limit);
+        in_a_row || self.rules.exceeded_by(counts)
     }
 
     /// What is remembered of `generation`.
