@@ -171,26 +171,25 @@ impl Model {
             }
             _ => return self.counts_before,
         }
-        let calls = &self.calls;
-        let inside: Vec<_> = match self.setup.kind {
-            Kind::None => Vec::new(),
-            Kind::Count(size) => calls.iter().rev().take(usize::try_from(size).unwrap()).collect(),
-            Kind::Time(length) => {
-                let bucket = |time: u64| time / length.div_ceil(10);
-                calls
-                    .iter()
-                    .filter(|(time, _)| bucket(self.now) - bucket(*time) < 10)
-                    .collect()
+        let newest = match self.setup.kind {
+            Kind::None => 0,
+            Kind::Count(size) => usize::try_from(size).unwrap(),
+            Kind::Time(_) => usize::MAX,
+        };
+        let bucket = |time: u64| match self.setup.kind {
+            Kind::Time(length) => time / length.div_ceil(10),
+            Kind::None | Kind::Count(_) => 0,
+        };
+        let now = bucket(self.now);
+        let mut counts = Counts::default();
+        for (time, sample) in self.calls.iter().rev().take(newest) {
+            if now - bucket(*time) < 10 {
+                counts.calls += 1;
+                counts.failed += u32::from(sample.failed);
+                counts.slow += u32::from(sample.slow);
             }
-        };
-        let number = |which: fn(&Sample) -> bool| {
-            u32::try_from(inside.iter().filter(|(_, sample)| which(sample)).count()).unwrap()
-        };
-        Counts {
-            calls: number(|_| true),
-            failed: number(|sample| sample.failed),
-            slow: number(|sample| sample.slow),
         }
+        counts
     }
 
     fn change(&mut self, counts: Counts, change: impl FnOnce(&mut Self)) {
@@ -352,12 +351,12 @@ enum Step {
     Advance(u64),
     Enter,
     Exit {
-        which: prop::sample::Index,
+        which: u32,
         sample: Option<Sample>,
         retry_after: Option<u64>,
     },
     /// A call that is never heard of again.
-    Lose(prop::sample::Index),
+    Lose(u32),
     /// A call that begins and ends.
     Call(Sample),
     Force(Forced),
@@ -366,25 +365,28 @@ enum Step {
     Release,
 }
 
+// Plain numbers, decoded: a choice between strategies would make a generator of random numbers for each alternative, and
+// take most of the time. A smaller number is a simpler step.
+
+/// The point of `0..below` that lies where `number` lies among all.
+fn scaled(number: u32, below: u64) -> u64 {
+    u64::try_from(u128::from(number) * u128::from(below) >> 32).unwrap()
+}
+
 fn setups() -> impl Strategy<Value = Setup> {
-    let kind = prop_oneof![
-        1 => Just(Kind::None),
-        4 => prop_oneof![1..6_u32, 30..70_u32].prop_map(Kind::Count),
-        4 => prop_oneof![Just(10 * MS), 1..2_000 * MS].prop_map(Kind::Time),
-    ];
-    let rate = || prop_oneof![Just(0.5), Just(1.0), 0.01..1.0];
-    let rules = (
-        1..8_u32,
-        prop::option::weighted(0.8, rate()),
-        prop::option::weighted(0.4, rate()),
-        prop::option::weighted(0.3, 1..5_u32),
-    )
-        .prop_map(|(minimum, failure_rate, slow_rate, consecutive)| Rules {
-            minimum,
-            failure_rate,
-            slow_rate,
-            consecutive,
-        });
+    let rules = (1..8_u32, any::<[u32; 3]>()).prop_map(|(minimum, [failed, slow, in_a_row])| Rules {
+        minimum,
+        failure_rate: (failed % 5 < 4).then(|| rate(failed / 5)),
+        slow_rate: (slow % 5 > 2).then(|| rate(slow / 5)),
+        consecutive: (in_a_row % 10 > 6).then(|| 1 + in_a_row / 10 % 4),
+    });
+    let kind = any::<u32>().prop_map(|number| match number % 9 {
+        0 => Kind::None,
+        1 | 2 => Kind::Count(1 + number / 9 % 5),
+        3 | 4 => Kind::Count(30 + number / 9 % 40),
+        5 | 6 => Kind::Time(10 * MS),
+        _ => Kind::Time(1 + scaled(number, 2_000 * MS)),
+    });
     let probing = (1..6_u32, 1..6_u32, 1..6_u32, 1..3_000_u64, 1..4_u32).prop_map(
         |(samples, needed, max_concurrent, max_probe_time, rounds)| Probing {
             samples,
@@ -402,26 +404,42 @@ fn setups() -> impl Strategy<Value = Setup> {
     })
 }
 
-fn samples() -> impl Strategy<Value = Sample> {
-    (any::<bool>(), prop::bool::weighted(0.2)).prop_map(|(failed, slow)| Sample { failed, slow })
+fn rate(number: u32) -> f64 {
+    match number % 3 {
+        0 => 0.5,
+        1 => 1.0,
+        _ => f64::from(1 + number / 3 % 100) / 100.0,
+    }
+}
+
+fn sample(number: u32) -> Sample {
+    Sample {
+        failed: number % 2 == 1,
+        slow: number / 2 % 5 == 4,
+    }
+}
+
+fn step((kind, number): (u32, u32)) -> Step {
+    match kind {
+        0..12 => Step::Call(sample(number)),
+        12..22 => Step::Enter,
+        22..30 => Step::Exit {
+            which: number,
+            sample: (number % 5 < 4).then(|| sample(number / 5)),
+            retry_after: (number / 50 % 10 == 9).then(|| scaled(number.rotate_left(16), 3_000 * MS)),
+        },
+        30..33 => Step::Advance(scaled(number, 50 * MS)),
+        33..36 => Step::Advance(scaled(number, 4_000 * MS)),
+        36 => Step::Lose(number),
+        37 => Step::Reset,
+        38 => Step::Force([Forced::Open, Forced::Closed, Forced::Disabled][usize::try_from(number % 3).unwrap()]),
+        39 => Step::Isolate,
+        _ => Step::Release,
+    }
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let forced = prop_oneof![Just(Forced::Open), Just(Forced::Closed), Just(Forced::Disabled)];
-    let retry_after = prop::option::weighted(0.1, 0..3_000 * MS);
-    let step = prop_oneof![
-        6 => prop_oneof![0..50 * MS, 0..4_000 * MS].prop_map(Step::Advance),
-        10 => Just(Step::Enter),
-        8 => (any::<prop::sample::Index>(), prop::option::weighted(0.8, samples()), retry_after)
-            .prop_map(|(which, sample, retry_after)| Step::Exit { which, sample, retry_after }),
-        1 => any::<prop::sample::Index>().prop_map(Step::Lose),
-        12 => samples().prop_map(Step::Call),
-        1 => forced.prop_map(Step::Force),
-        1 => Just(Step::Reset),
-        1 => Just(Step::Isolate),
-        2 => Just(Step::Release),
-    ];
-    prop::collection::vec(step, 1..80)
+    prop::collection::vec((0..42_u32, any::<u32>()).prop_map(step), 1..80)
 }
 
 /// The real breaker and the model, which take the same steps.
@@ -474,8 +492,9 @@ impl Pair {
         assert_eq!(counted, self.model.exit(paper, sample, retry_after));
     }
 
-    fn take(&mut self, which: prop::sample::Index) -> Option<(Ticket, Paper)> {
-        (!self.calls.is_empty()).then(|| self.calls.swap_remove(which.index(self.calls.len())))
+    fn take(&mut self, which: u32) -> Option<(Ticket, Paper)> {
+        let calls = u64::try_from(self.calls.len()).unwrap();
+        (calls > 0).then(|| self.calls.swap_remove(usize::try_from(scaled(which, calls)).unwrap()))
     }
 
     fn step(&mut self, step: &Step) {
