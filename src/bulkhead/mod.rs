@@ -1,1 +1,2 @@
-//! Limits how many calls run at once, with a bounded queue.
+mod queue;
+mod semaphore;
