@@ -154,12 +154,20 @@ impl Rejected {
 
     /// The bulkhead `policy` has neither a permit nor room in its queue.
     pub fn bulkhead_full(policy: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(policy.into().into(), Why::BulkheadFull, false)
+        Self::bulkhead_full_by(policy.into().into())
+    }
+
+    pub(crate) fn bulkhead_full_by(policy: Name) -> Self {
+        Self::new(policy, Why::BulkheadFull, false)
     }
 
     /// The call `waited` in the queue of the bulkhead `policy`, and then gave up.
     pub fn queue_timed_out(policy: impl Into<Cow<'static, str>>, waited: Duration) -> Self {
-        Self::new(policy.into().into(), Why::QueueTimedOut { waited }, false)
+        Self::queue_timed_out_by(policy.into().into(), waited)
+    }
+
+    pub(crate) fn queue_timed_out_by(policy: Name, waited: Duration) -> Self {
+        Self::new(policy, Why::QueueTimedOut { waited }, false)
     }
 
     /// The rejection in `error`, if there is one.

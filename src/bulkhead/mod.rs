@@ -1,2 +1,19 @@
+#![doc = include_str!("../../docs/bulkhead.md")]
+
+mod admission;
+mod builder;
+mod event;
+mod future;
+mod layer;
+mod permit;
+mod policy;
 mod queue;
 mod semaphore;
+mod wait;
+
+pub use builder::{BulkheadBuilder, DEFAULT_MAX_CONCURRENT, DEFAULT_MAX_QUEUED};
+pub use event::Event;
+pub use future::ResponseFuture;
+pub use layer::{BulkheadService, WeightedLayer};
+pub use permit::{Acquire, Permit};
+pub use policy::{Bulkhead, Snapshot};

@@ -76,7 +76,7 @@ struct Waiting {
 pub(crate) enum Entered {
     Admitted,
     /// It waits, and may do so for so long.
-    Queued(Ticket, Option<Duration>),
+    Queued(Ticket, Duration),
     Full,
 }
 
@@ -96,6 +96,8 @@ pub(crate) struct Gauges {
 pub(crate) struct Wakers {
     first: Option<Waker>,
     more: Vec<Waker>,
+    /// Not to be woken, but to be dropped outside the lock as well.
+    left: Option<Waker>,
 }
 
 impl Wakers {
@@ -182,7 +184,7 @@ impl Semaphore {
         }
         if may_wait && waiting.has_room(weight) {
             let ticket = waiting.queue.join(weight);
-            return Entered::Queued(ticket, waiting.max_wait);
+            return Entered::Queued(ticket, waiting.max_wait.unwrap_or(Duration::MAX));
         }
         if waiting.queue.is_empty() {
             self.word.fetch_or(QUIET, Ordering::Relaxed);
@@ -190,22 +192,20 @@ impl Semaphore {
         Entered::Full
     }
 
-    /// What became of a waiter, or its ticket again; then `waker` is woken when it is settled.
-    pub(crate) fn poll(&self, ticket: Ticket, waker: &Waker) -> Result<Settled, Ticket> {
-        let mut waker = Some(waker.clone());
-        let polled = self.lock().queue.poll(ticket, &mut waker);
-        drop(waker);
-        polled
+    /// What became of a waiter, or its ticket again: then `waker` is woken when it is settled, and the one in its place
+    /// is left in `waker`, to be dropped when the ticket is in safety.
+    pub(crate) fn poll(&self, ticket: Ticket, waker: &mut Option<Waker>) -> Result<Settled, Ticket> {
+        self.lock().queue.poll(ticket, waker)
     }
 
     /// Gives a place in the queue back. If the permit had come, the caller has it.
     pub(crate) fn leave(&self, ticket: Ticket) -> (Option<Settled>, Wakers) {
-        let mut waiting = self.lock();
-        let (settled, waker) = waiting.queue.leave(ticket);
         let mut wakers = Wakers::default();
+        let mut waiting = self.lock();
+        let (settled, left) = waiting.queue.leave(ticket);
+        wakers.left = left;
         self.move_up(&mut waiting, &mut wakers);
         drop(waiting);
-        drop(waker);
         (settled, wakers)
     }
 
@@ -365,9 +365,13 @@ mod tests {
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    fn look(semaphore: &Semaphore, ticket: Ticket, waker: &Waker) -> Result<Settled, Ticket> {
+        semaphore.poll(ticket, &mut Some(waker.clone()))
+    }
+
     #[track_caller]
     fn waits(semaphore: &Semaphore, ticket: Ticket) -> Ticket {
-        semaphore.poll(ticket, Waker::noop()).unwrap_err()
+        look(semaphore, ticket, Waker::noop()).unwrap_err()
     }
 
     #[test]
@@ -392,8 +396,8 @@ mod tests {
         assert!(!semaphore.try_acquire(w(1)));
         assert!(!semaphore.admits());
         wake(give_back(&semaphore, 2));
-        assert_eq!(semaphore.poll(heavy, Waker::noop()).unwrap(), Settled::Granted);
-        assert_eq!(semaphore.poll(light, Waker::noop()).unwrap(), Settled::Granted);
+        assert_eq!(look(&semaphore, heavy, Waker::noop()).unwrap(), Settled::Granted);
+        assert_eq!(look(&semaphore, light, Waker::noop()).unwrap(), Settled::Granted);
         assert_eq!(semaphore.gauges().in_flight, 3);
     }
 
@@ -404,12 +408,12 @@ mod tests {
         let heavy = queued(enter(&semaphore, 2, true));
         let light = queued(enter(&semaphore, 1, true));
         let (wakes, waker) = waker();
-        let light = semaphore.poll(light, &waker).unwrap_err();
+        let light = look(&semaphore, light, &waker).unwrap_err();
         let (settled, wakers) = semaphore.leave(heavy);
         assert_eq!(settled, None);
         wake(wakers);
         assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
-        assert_eq!(semaphore.poll(light, &waker).unwrap(), Settled::Granted);
+        assert_eq!(look(&semaphore, light, &waker).unwrap(), Settled::Granted);
     }
 
     #[test]
@@ -419,8 +423,8 @@ mod tests {
         let heavy = queued(enter(&semaphore, 4, true));
         let light = queued(enter(&semaphore, 1, true));
         wake(semaphore.set_limit(2));
-        assert_eq!(semaphore.poll(heavy, Waker::noop()).unwrap(), Settled::Refused);
-        assert_eq!(semaphore.poll(light, Waker::noop()).unwrap(), Settled::Granted);
+        assert_eq!(look(&semaphore, heavy, Waker::noop()).unwrap(), Settled::Refused);
+        assert_eq!(look(&semaphore, light, Waker::noop()).unwrap(), Settled::Granted);
     }
 
     #[test]
@@ -431,8 +435,8 @@ mod tests {
         let light = queued(enter(&semaphore, 2, true));
         let (heavy, light) = (waits(&semaphore, heavy), waits(&semaphore, light));
         wake(semaphore.set_limit(2));
-        assert_eq!(semaphore.poll(heavy, Waker::noop()).unwrap(), Settled::Refused);
-        assert_eq!(semaphore.poll(light, Waker::noop()).unwrap(), Settled::Granted);
+        assert_eq!(look(&semaphore, heavy, Waker::noop()).unwrap(), Settled::Refused);
+        assert_eq!(look(&semaphore, light, Waker::noop()).unwrap(), Settled::Granted);
     }
 
     #[test]
@@ -460,7 +464,7 @@ mod tests {
         wake(semaphore.set_limit(u32::MAX));
         let ticket = queued(enter(&semaphore, u32::MAX, true));
         wake(give_back(&semaphore, u32::MAX));
-        assert_eq!(semaphore.poll(ticket, Waker::noop()).unwrap(), Settled::Granted);
+        assert_eq!(look(&semaphore, ticket, Waker::noop()).unwrap(), Settled::Granted);
     }
 
     #[test]
@@ -665,7 +669,7 @@ mod tests {
                 Entered::Admitted => Answer::Admitted,
                 Entered::Full => Answer::Full,
                 Entered::Queued(ticket, max_wait) => {
-                    assert_eq!(max_wait, Some(MS));
+                    assert_eq!(max_wait, MS);
                     self.waiters.push(Waiter {
                         ticket,
                         wakes: Arc::default(),
@@ -686,7 +690,7 @@ mod tests {
             let Waiter { ticket, wakes, .. } = self.waiters.remove(index);
             let waker = Waker::from(Arc::clone(&wakes));
             let (number, weight, expected) = self.reference.line.remove(index);
-            match self.real.poll(ticket, &waker) {
+            match look(&self.real, ticket, &waker) {
                 Ok(settled) => {
                     assert_eq!(Some(settled), expected);
                     if settled == Settled::Granted {
@@ -792,7 +796,7 @@ mod tests {
                             wake(wakers);
                             break settled == Some(Settled::Granted);
                         }
-                        match semaphore.poll(ticket, Waker::noop()) {
+                        match look(&semaphore, ticket, Waker::noop()) {
                             Ok(settled) => break settled == Settled::Granted,
                             Err(again) => ticket = again,
                         }
