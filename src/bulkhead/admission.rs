@@ -26,7 +26,9 @@ pub(crate) struct Admission<P: Held> {
     wait: Option<Pin<Box<Wait>>>,
 }
 
+// As wide as a weight: what has no padding is moved in fewer pieces.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(u32)]
 enum Stage {
     /// It has not asked yet.
     Outside,
@@ -44,6 +46,17 @@ impl<P: Held> Admission<P> {
             policy,
             weight,
             stage: Stage::Outside,
+            wait: None,
+        }
+    }
+
+    /// Of a permit that was taken already.
+    #[inline]
+    pub(crate) fn holding(policy: P, weight: NonZeroU32) -> Self {
+        Self {
+            policy,
+            weight,
+            stage: Stage::Holding,
             wait: None,
         }
     }
@@ -87,10 +100,8 @@ impl<P: Held> Admission<P> {
 
     #[inline]
     fn try_enter(&mut self) -> bool {
-        let bulkhead = self.policy.bulkhead();
-        let admitted = bulkhead.shared.semaphore.try_acquire(self.weight);
+        let admitted = self.policy.bulkhead().try_admit(self.weight);
         if admitted {
-            bulkhead.count_admitted(self.weight);
             self.stage = Stage::Holding;
         }
         admitted
@@ -179,13 +190,28 @@ impl<P: Held> Admission<P> {
         self.wait.as_ref().map_or(Duration::ZERO, |wait| wait.waited())
     }
 
-    /// Gives the permit back after a call that ran to its end.
+    /// Gives the permit back after a call that ran to its end. True: somebody waits for it.
+    /// [`complete`](Self::complete) has to follow, if so or if it [`is_heard`](Self::is_heard).
     #[inline]
-    pub(crate) fn complete(&mut self) {
+    #[must_use]
+    pub(crate) fn release(&mut self) -> bool {
         self.stage = Stage::Ended;
+        self.policy.bulkhead().give_back(self.weight)
+    }
+
+    /// Whether somebody may hear of the end.
+    #[inline]
+    pub(crate) fn is_heard(&self) -> bool {
+        heard(self.policy.bulkhead().shared.listener.is_some(), LevelFilter::TRACE)
+    }
+
+    #[cold]
+    pub(crate) fn complete(&self, somebody_waits: bool) {
         let bulkhead = self.policy.bulkhead();
-        bulkhead.release(self.weight);
-        if heard(bulkhead.shared.listener.is_some(), LevelFilter::TRACE) {
+        if somebody_waits {
+            bulkhead.hand_on();
+        }
+        if self.is_heard() {
             bulkhead.emit_completed(self.weight, self.waited());
         }
     }

@@ -39,7 +39,7 @@ where
 {
     type Output = Result<T, E>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if let Err(rejected) = ready!(this.admission.poll(cx)) {
@@ -52,15 +52,25 @@ where
         // A panic gives the permit back while it unwinds: nobody knows when this future will be dropped.
         let unwinding = Guard::new(&mut *this.admission, Admission::abandon);
         let polled = operation.poll(cx);
-        if polled.is_ready() {
-            this.operation.set(None);
+        if polled.is_pending() {
+            unwinding.disarm();
+            return polled;
         }
+        this.operation.set(None);
         unwinding.disarm();
-        if polled.is_ready() {
-            this.admission.complete();
+        let somebody_waits = this.admission.release();
+        if somebody_waits || this.admission.is_heard() {
+            return complete(this.admission, somebody_waits, polled);
         }
         polled
     }
+}
+
+/// The end of a call that somebody waits for, or hears of.
+#[inline(never)]
+fn complete<P: Held, T>(admission: &Admission<P>, somebody_waits: bool, polled: T) -> T {
+    admission.complete(somebody_waits);
+    polled
 }
 
 impl<P: Held, F> fmt::Debug for ResponseFuture<P, F> {

@@ -12,6 +12,7 @@ use super::admission::Admission;
 use super::future::{ResponseFuture, ServiceCall};
 use super::policy::Bulkhead;
 use crate::Rejected;
+use crate::guard::Guard;
 
 impl<S> Layer<S> for Bulkhead {
     type Service = BulkheadService<S>;
@@ -122,40 +123,41 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let weight = self.weight.weigh(&request);
-        let mut admission = Admission::new(self.bulkhead.clone(), weight);
-        admission.enter();
         let readiness = mem::replace(&mut self.readiness, Readiness::Unasked);
-        let call = if readiness == Readiness::Ready && admission.is_holding() {
-            let future = self.inner.call(request);
-            Some(ServiceCall::Made { future })
-        } else {
-            self.call_unready(&admission, readiness, request)
-        };
-        ResponseFuture::new(admission, call)
+        if readiness != Readiness::Ready || !self.bulkhead.try_admit(weight) {
+            return self.call_unready(weight, readiness, request);
+        }
+        let unwinding = Guard::new((&self.bulkhead, weight), |(bulkhead, weight)| bulkhead.release(weight));
+        let future = self.inner.call(request);
+        unwinding.disarm();
+        let admission = Admission::holding(self.bulkhead.clone(), weight);
+        ResponseFuture::new(admission, Some(ServiceCall::Made { future }))
     }
 }
 
 impl<S: Clone, W> BulkheadService<S, W> {
-    /// The call that is to be made when there is a permit and the inner service is ready.
+    /// A call that is rejected, waits for its permit, or has its permit and is to be made when the inner service is ready.
     ///
     /// This handle goes on with a fresh clone: it is not to keep what it got for a call that is not made by it.
     #[cold]
     #[inline(never)]
     fn call_unready<Req>(
         &mut self,
-        admission: &Admission<Bulkhead>,
+        weight: NonZeroU32,
         readiness: Readiness,
         request: Req,
-    ) -> Option<ServiceCall<S, Req>>
+    ) -> ResponseFuture<Bulkhead, ServiceCall<S, Req>>
     where
         S: Service<Req>,
     {
         let asked = readiness != Readiness::Unasked;
+        let mut admission = Admission::new(self.bulkhead.clone(), weight);
+        admission.enter();
         if admission.is_refused() {
             if asked {
                 self.inner = self.inner.clone();
             }
-            return None;
+            return ResponseFuture::new(admission, None);
         }
         let fresh = self.inner.clone();
         let mut service = mem::replace(&mut self.inner, fresh);
@@ -163,10 +165,8 @@ impl<S: Clone, W> BulkheadService<S, W> {
             // Neither does a call that waits for its permit keep anybody from using the inner service.
             service = self.inner.clone();
         }
-        Some(ServiceCall::Unready {
-            service,
-            request: Some(request),
-        })
+        let request = Some(request);
+        ResponseFuture::new(admission, Some(ServiceCall::Unready { service, request }))
     }
 }
 

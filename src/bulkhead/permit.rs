@@ -39,7 +39,10 @@ impl Permit {
 impl Drop for Permit {
     #[inline]
     fn drop(&mut self) {
-        self.admission.complete();
+        let somebody_waits = self.admission.release();
+        if somebody_waits || self.admission.is_heard() {
+            self.admission.complete(somebody_waits);
+        }
     }
 }
 

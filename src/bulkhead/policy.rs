@@ -292,18 +292,34 @@ impl Bulkhead {
         self.shared.semaphore.gauges()
     }
 
+    /// Takes a permit, if there is one and nobody waits for it.
     #[inline]
-    pub(crate) fn release(&self, weight: NonZeroU32) {
-        self.count_released(weight);
-        if self.shared.semaphore.release(weight) {
-            self.hand_on();
+    pub(crate) fn try_admit(&self, weight: NonZeroU32) -> bool {
+        let admitted = self.shared.semaphore.try_acquire(weight);
+        if admitted {
+            self.count_admitted(weight);
         }
+        admitted
+    }
+
+    /// Gives a permit back. True: somebody waits, and [`hand_on`](Self::hand_on) has to be called.
+    #[inline]
+    #[must_use]
+    pub(crate) fn give_back(&self, weight: NonZeroU32) -> bool {
+        self.count_released(weight);
+        self.shared.semaphore.release(weight)
     }
 
     #[cold]
-    #[inline(never)]
-    fn hand_on(&self) {
+    pub(crate) fn hand_on(&self) {
         wake(self.shared.semaphore.hand_on());
+    }
+
+    /// Gives a permit back, to the first who waits if somebody does.
+    pub(crate) fn release(&self, weight: NonZeroU32) {
+        if self.give_back(weight) {
+            self.hand_on();
+        }
     }
 }
 

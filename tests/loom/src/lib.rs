@@ -14,6 +14,13 @@ mod sync;
 #[path = "../../../src/retry/ledger.rs"]
 mod ledger;
 
+#[path = "../../../src/bulkhead/queue.rs"]
+mod queue;
+
+#[path = "../../../src/bulkhead/semaphore.rs"]
+mod semaphore;
+
+pub mod bulkhead;
 pub mod retry_budget;
 
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! What is compared: one row per question, one contender per answer.
 
 mod circuit_breaker;
+mod bulkhead;
 mod fallback;
 mod inner;
 mod retry;
@@ -76,6 +77,7 @@ pub fn all() -> Vec<Row> {
     rows.extend(circuit_breaker::rows());
     rows.extend(timeout::rows());
     rows.extend(fallback::rows());
+    rows.extend(bulkhead::rows());
     rows.extend(stack::rows());
     rows
 }
