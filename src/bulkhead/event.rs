@@ -156,7 +156,7 @@ impl Bulkhead {
         let Self { shared } = self;
         shared.meters.queued(&shared.name).decrement(1.0);
         let calls = &shared.meters.calls;
-        calls.record("steadfast.bulkhead.wait", &shared.name, waited.as_secs_f64());
+        calls.record("steadfast.bulkhead.wait_seconds", &shared.name, waited.as_secs_f64());
     }
 }
 
