@@ -3,12 +3,14 @@
 
 use std::future::{Future, Ready, pending, ready};
 use std::mem::size_of_val;
+use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use allocation_counter::measure;
 use steadfast::Rejected;
+use steadfast::bulkhead::Bulkhead;
 use steadfast::fallback::Fallback;
 use steadfast::retry::{Retry, RetryBudget};
 use steadfast::timeout::Timeout;
@@ -54,6 +56,10 @@ fn retry() -> Retry {
         .unwrap()
 }
 
+fn bulkhead() -> Bulkhead {
+    Bulkhead::builder("lanes").max_concurrent(2).build().unwrap()
+}
+
 #[test]
 fn a_counting_allocator_is_at_work() {
     assert_eq!(measure(|| drop(std::hint::black_box(Box::new(1)))).count_total, 1);
@@ -65,6 +71,9 @@ fn a_call_that_goes_well_allocates_nothing() {
     costs("a retry", 0, || done(retry.call(answer)));
     costs("a timeout", 0, || done(timeout.call(answer())));
     costs("a fallback", 0, || done(fallback.call(answer())));
+    let bulkhead = bulkhead();
+    costs("a bulkhead", 0, || done(bulkhead.call(answer())));
+    costs("a permit", 0, || drop(bulkhead.try_acquire().unwrap()));
     costs("a stack", 0, || {
         done(fallback.call(timeout.call(retry.call(|| timeout.call(answer())))));
     });
@@ -79,6 +88,10 @@ fn a_tower_call_that_goes_well_allocates_nothing() {
     costs("a timeout", 0, || served(&mut service));
     let mut service = Timeout::new(SECOND).per_request(|_: &u32| SECOND).layer(inner());
     costs("a timeout per request", 0, || served(&mut service));
+    let mut service = bulkhead().layer(inner());
+    costs("a bulkhead", 0, || served(&mut service));
+    let mut service = bulkhead().weighted(|_: &u32| NonZeroU32::MIN).layer(inner());
+    costs("a bulkhead by weight", 0, || served(&mut service));
     let mut service = Fallback::value(2).layer(inner());
     costs("a fallback", 0, || served(&mut service));
     let mut service = Fallback::service(inner()).layer(inner());
@@ -143,6 +156,36 @@ fn a_rejection_allocates_nothing() {
         // A name that was made at run time is shared, not copied.
         let named = timeout.name(String::from("made at run time"));
         assert_eq!(pending_costs(|| named.call(pending::<Answer>())).await, 0);
+
+        let full = Bulkhead::builder(String::from("made at run time")).build().unwrap();
+        full.set_max_concurrent(0);
+        assert_eq!(pending_costs(|| full.call(answer())).await, 0);
+        assert_eq!(pending_costs(|| full.call_weighted(NonZeroU32::MAX, answer())).await, 0);
+        let service = full.layer(service_fn(|_: u32| answer()));
+        assert_eq!(pending_costs(|| service.clone().call(7)).await, 0);
+        costs("a permit that is refused", 0, || drop(full.try_acquire().unwrap_err()));
+    });
+}
+
+#[test]
+fn a_wait_for_a_permit_allocates_once_and_handing_it_on_never() {
+    paused().block_on(async {
+        let bulkhead = Bulkhead::builder("lanes").max_concurrent(1).max_queued(1);
+        let bulkhead = bulkhead.max_wait(SECOND).build().unwrap();
+        // The first ones also make a place in the queue, and register counters.
+        for (n, admitted) in [true, false, true, false].into_iter().enumerate() {
+            let mut permit = Some(bulkhead.try_acquire().unwrap());
+            let mut call = pin!(bulkhead.call(answer()));
+            let waits = measure(|| assert!(poll(call.as_mut()).is_pending())).count_total;
+            if !admitted {
+                tokio::time::advance(SECOND).await;
+            }
+            let ends = measure(|| {
+                permit = permit.take().filter(|_| !admitted);
+                assert!(poll(call.as_mut()).is_ready());
+            });
+            assert!(n < 2 || (waits, ends.count_total) == (1, 0), "{waits}, {ends:?}");
+        }
     });
 }
 
@@ -175,16 +218,20 @@ fn futures_are_small_but_for_the_timer_that_they_hold() {
     let tiny = || Tiny(1);
     let inner = || service_fn(|_: u8| Tiny(1));
     let (retry, timeout, fallback) = (Retry::default(), Timeout::new(SECOND), Fallback::value(2));
+    let bulkhead = bulkhead();
     for (name, size, ceiling) in [
         ("retry", size_of_val(&retry.call(tiny)), timer + 192),
         ("timeout", size_of_val(&timeout.call(tiny())), timer + 64),
         ("fallback", size_of_val(&fallback.call(tiny())), 88),
+        // Its timer is in a box, made for a call that waits.
+        ("bulkhead", size_of_val(&bulkhead.call(tiny())), 32),
         ("retry, Tower", size_of_val(&retry.layer(inner()).call(7)), timer + 192),
         (
             "timeout, Tower",
             size_of_val(&timeout.layer(inner()).call(7)),
             timer + 120,
         ),
+        ("bulkhead, Tower", size_of_val(&bulkhead.layer(inner()).call(7)), 40),
         ("fallback, Tower", size_of_val(&fallback.layer(inner()).call(7)), 88),
     ] {
         assert!(size <= ceiling, "{name}: {size} bytes, {ceiling} allowed");

@@ -5,12 +5,14 @@ mod support;
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
+use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use steadfast::Rejected;
+use steadfast::bulkhead::Bulkhead;
 use steadfast::fallback::Fallback;
 use steadfast::retry::{Event, Retry, RetryBudget, StopReason};
 use steadfast::timeout::Timeout;
@@ -23,6 +25,10 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 const SECOND: Duration = Duration::from_secs(1);
+
+fn bulkhead() -> Bulkhead {
+    Bulkhead::builder("lanes").build().unwrap()
+}
 
 fn one((): ()) -> std::future::Ready<Result<u32, Failure>> {
     std::future::ready(Ok(1))
@@ -53,6 +59,8 @@ macro_rules! for_each_layer {
         );
         with!("timeout", Timeout::new(SECOND));
         with!("timeout per request", Timeout::new(SECOND).per_request(|()| SECOND));
+        with!("bulkhead", bulkhead());
+        with!("bulkhead by weight", bulkhead().weighted(|()| NonZeroU32::MIN));
         with!("fallback to a value", Fallback::value(1));
         with!(
             "fallback to a function",
@@ -157,6 +165,8 @@ macro_rules! for_each_boxed_layer {
         with!("retry", Retry::constant(MS).boxed_errors().build().unwrap());
         with!("timeout", Timeout::new(SECOND));
         with!("timeout per request", Timeout::new(SECOND).per_request(|()| SECOND));
+        with!("bulkhead", bulkhead());
+        with!("bulkhead by weight", bulkhead().weighted(|()| NonZeroU32::MIN));
         with!("fallback", Fallback::builder().boxed_errors().value(1));
     }};
 }
@@ -263,6 +273,9 @@ fn layers_services_and_futures_have_the_auto_traits_of_their_parts() {
     send_sync(Retry::default().call(ready));
     send_sync(Retry::default().call(ready).with_report());
     send_sync(Timeout::new(MS).call(ready()));
+    send_sync(bulkhead().call(ready()));
+    send_sync(bulkhead().acquire());
+    send_sync(bulkhead().try_acquire().unwrap());
     send_sync(Fallback::value(1).call(ready()));
 }
 

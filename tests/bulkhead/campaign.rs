@@ -146,7 +146,7 @@ impl History {
             Step::SetMaxQueued(max_queued) => self.bulkhead.set_max_queued(max_queued).unwrap(),
             Step::TryAcquire(weight) => self.permits.extend(self.bulkhead.try_acquire_weighted(w(weight))),
             Step::GiveBack(n) if !self.permits.is_empty() => {
-                self.permits.remove(n % self.permits.len());
+                drop(self.permits.remove(n % self.permits.len()));
             }
             Step::Poll(_) | Step::Drop(_) | Step::GiveBack(_) => {}
         }
@@ -228,7 +228,7 @@ fn histories() -> Config {
         .ok()
         .and_then(|cases| cases.parse().ok());
     Config {
-        cases: asked.unwrap_or(6_000),
+        cases: asked.unwrap_or(8_000),
         failure_persistence: None,
         ..Config::default()
     }
