@@ -116,8 +116,8 @@ impl<P: Held> Admission<P> {
                 bulkhead.count_admitted(self.weight);
                 self.stage = Stage::Holding;
             }
-            Entered::Queued(ticket, max_wait) => {
-                self.wait = Some(Box::pin(Wait::new(ticket, max_wait)));
+            Entered::Queued(ticket, longest) => {
+                self.wait = Some(Box::pin(Wait::new(ticket, longest)));
                 self.stage = Stage::Queued;
                 bulkhead.emit_queued(self.weight);
             }

@@ -38,6 +38,7 @@ pub struct BulkheadBuilder {
 }
 
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_field_names, reason = "the names of the setters")]
 pub(crate) struct Settings {
     pub(crate) max_concurrent: u32,
     pub(crate) max_queued: u32,

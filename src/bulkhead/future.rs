@@ -39,7 +39,7 @@ where
 {
     type Output = Result<T, E>;
 
-    #[inline(always)]
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if let Err(rejected) = ready!(this.admission.poll(cx)) {

@@ -58,17 +58,13 @@ impl Queue {
             ahead: self.last,
             behind: None,
         };
-        let index = match self.vacant {
-            Some(index) => {
-                self.vacant = self.places[index].behind;
-                self.places[index] = place;
-                index
-            }
-            None => {
-                self.places.push(place);
-                self.places.len() - 1
-            }
-        };
+        let index = self.vacant.unwrap_or(self.places.len());
+        if self.vacant.is_some() {
+            self.vacant = self.places[index].behind;
+            self.places[index] = place;
+        } else {
+            self.places.push(place);
+        }
         match self.last {
             Some(last) => self.places[last].behind = Some(index),
             None => self.first = Some(index),
@@ -102,16 +98,12 @@ impl Queue {
     /// What became of a waiter, or its ticket again and `waker` in the place of the one it had, which is swapped out.
     pub(crate) fn poll(&mut self, ticket: Ticket, waker: &mut Option<Waker>) -> Result<Settled, Ticket> {
         let place = &mut self.places[ticket.0];
-        match place.settled {
-            Some(settled) => {
-                self.vacate(ticket);
-                Ok(settled)
-            }
-            None => {
-                std::mem::swap(&mut place.waker, waker);
-                Err(ticket)
-            }
-        }
+        let Some(settled) = place.settled else {
+            std::mem::swap(&mut place.waker, waker);
+            return Err(ticket);
+        };
+        self.vacate(ticket);
+        Ok(settled)
     }
 
     /// Takes a waiter out of the line: what had become of it, if that was settled, and the waker it had.

@@ -407,12 +407,12 @@ mod tests {
         assert!(semaphore.try_acquire(w(2)));
         let heavy = queued(enter(&semaphore, 2, true));
         let light = queued(enter(&semaphore, 1, true));
-        let (wakes, waker) = waker();
+        let (heard, waker) = waker();
         let light = look(&semaphore, light, &waker).unwrap_err();
         let (settled, wakers) = semaphore.leave(heavy);
         assert_eq!(settled, None);
         wake(wakers);
-        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        assert_eq!(heard.0.load(Ordering::Relaxed), 1);
         assert_eq!(look(&semaphore, light, &waker).unwrap(), Settled::Granted);
     }
 
@@ -510,7 +510,7 @@ mod tests {
         (Arc::clone(&wakes), Waker::from(wakes))
     }
 
-    #[derive(Clone, Debug)]
+    #[derive(Clone, Copy, Debug)]
     enum Step {
         Enter(u32, bool),
         /// Of the n-th that runs, waits, or waits and is settled, counted around.
@@ -668,8 +668,8 @@ mod tests {
             let answer = match enter(&self.real, weight, may_wait) {
                 Entered::Admitted => Answer::Admitted,
                 Entered::Full => Answer::Full,
-                Entered::Queued(ticket, max_wait) => {
-                    assert_eq!(max_wait, MS);
+                Entered::Queued(ticket, longest) => {
+                    assert_eq!(longest, MS);
                     self.waiters.push(Waiter {
                         ticket,
                         wakes: Arc::default(),

@@ -21,7 +21,7 @@ pub(crate) struct Wait {
     /// `None` when it is settled.
     ticket: Option<Ticket>,
     since: Instant,
-    max_wait: Duration,
+    longest: Duration,
     waited: Duration,
     /// Made at the first poll: a wait may begin where there is no runtime, in `Service::call`.
     #[pin]
@@ -29,11 +29,11 @@ pub(crate) struct Wait {
 }
 
 impl Wait {
-    pub(crate) fn new(ticket: Ticket, max_wait: Duration) -> Self {
+    pub(crate) fn new(ticket: Ticket, longest: Duration) -> Self {
         Self {
             ticket: Some(ticket),
             since: Instant::now(),
-            max_wait: max_wait.min(FOREVER),
+            longest: longest.min(FOREVER),
             waited: Duration::ZERO,
             timer: None,
         }
@@ -58,7 +58,7 @@ impl Wait {
             Err(ticket) => *this.ticket = Some(ticket),
         }
         if this.timer.is_none() {
-            this.timer.set(Some(sleep_until(*this.since + *this.max_wait)));
+            this.timer.set(Some(sleep_until(*this.since + *this.longest)));
         }
         if let Some(timer) = this.timer.as_pin_mut() {
             // A task that has used up its budget must not keep the timer from being looked at.

@@ -156,9 +156,9 @@ impl History {
     /// Polls with a new waker. False: it is done, and gone.
     fn poll(&mut self, index: usize) -> bool {
         let live = &mut self.calls[index];
-        let (wakes, waker) = Wakes::new();
+        let (heard, waker) = Wakes::new();
         let polled = live.call.as_mut().poll(&mut Context::from_waker(&waker));
-        live.wakes = Some(wakes);
+        live.wakes = Some(heard);
         if let Poll::Ready(result) = polled {
             self.calls.remove(index);
             if let Err(error) = result {
@@ -277,10 +277,10 @@ fn calls_that_are_aborted_from_other_threads_leave_nothing_behind() {
         for n in 0..CALLS {
             let (counter, most) = (Arc::clone(&running), Arc::clone(&most));
             let operation = async move {
-                let counted = Counted::new(&counter, 1);
+                let under_way = Counted::new(&counter, 1);
                 most.fetch_max(counter.load(Ordering::SeqCst), Ordering::SeqCst);
                 tokio::task::yield_now().await;
-                drop(counted);
+                drop(under_way);
                 Ok::<_, Failure>(1)
             };
             let lanes = bulkhead.clone();

@@ -105,11 +105,11 @@ async fn a_call_that_is_admitted_over_an_inner_service_that_is_not_ready_takes_i
     drop(permit);
     let mut call = Box::pin(service.call(()));
     assert_eq!(gauges(&bulkhead), (1, 0, 0));
-    let (wakes, waker) = Wakes::new();
+    let (heard, waker) = Wakes::new();
     assert!(call.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     assert_eq!(backend.started(), 0);
     gate.set([]);
-    assert_eq!(wakes.count(), 1, "pending without a waker");
+    assert_eq!(heard.count(), 1, "pending without a waker");
     assert_eq!(call.await.unwrap(), 200);
     assert_eq!((gate.held(), gate.readied(), backend.started()), (0, 1, 1));
     assert_eq!(gauges(&bulkhead), (0, 0, 1));

@@ -79,7 +79,7 @@ async fn a_call_that_is_dropped_tells_how_far_it_had_come() {
             "{face:?}"
         );
         drop(face.call(&bulkhead, w(1), &Backend::new([hang()])));
-        assert_eq!(events.take(), [] as [&str; 0], "a call that was never polled");
+        assert!(events.take().is_empty(), "a call that was never polled");
     }
 }
 
