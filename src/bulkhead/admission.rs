@@ -244,6 +244,7 @@ impl<P: Held> Admission<P> {
 
 impl Admission<&Bulkhead> {
     /// Hands the permit over, to be kept apart from the reference.
+    #[inline]
     pub(crate) fn own(&mut self) -> Admission<Bulkhead> {
         Admission {
             policy: self.policy.clone(),

@@ -12,7 +12,6 @@ use super::admission::Admission;
 use super::future::{ResponseFuture, ServiceCall};
 use super::policy::Bulkhead;
 use crate::Rejected;
-use crate::guard::Guard;
 
 impl<S> Layer<S> for Bulkhead {
     type Service = BulkheadService<S>;
@@ -127,11 +126,10 @@ where
         if readiness != Readiness::Ready || !self.bulkhead.try_admit(weight) {
             return self.call_unready(weight, readiness, request);
         }
-        let unwinding = Guard::new((&self.bulkhead, weight), |(bulkhead, weight)| bulkhead.release(weight));
+        // Borrowed until there is a future: a panic in between drops it.
+        let mut admission = Admission::holding(&self.bulkhead, weight);
         let future = self.inner.call(request);
-        unwinding.disarm();
-        let admission = Admission::holding(self.bulkhead.clone(), weight);
-        ResponseFuture::new(admission, Some(ServiceCall::Made { future }))
+        ResponseFuture::new(admission.own(), Some(ServiceCall::Made { future }))
     }
 }
 

@@ -362,3 +362,30 @@ impl Held for &Bulkhead {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_is_who_has_nobody_that_runs_and_nobody_that_waits() {
+        let second = Duration::from_secs(1);
+        let builder = Bulkhead::builder("lanes").max_concurrent(1).max_queued(1);
+        let bulkhead = builder.max_wait(second).build().unwrap();
+        assert!(bulkhead.is_idle());
+        let permit = bulkhead.try_acquire().unwrap();
+        assert!(!bulkhead.is_idle());
+        drop(permit);
+        bulkhead.set_max_concurrent(0);
+        assert!(bulkhead.is_idle());
+        let mut waiting = pin!(bulkhead.acquire());
+        assert!(matches!(
+            waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())),
+            Poll::Pending
+        ));
+        assert!(!bulkhead.is_idle());
+    }
+}

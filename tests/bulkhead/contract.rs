@@ -10,9 +10,9 @@ use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
 use super::support::{
-    Backend, Failure, Gate, Probe, Readiness, Wakes, hang, ok, panic_of, panics_when_called, poll_once,
+    Backend, Failure, Gate, Log, Probe, Readiness, Wakes, hang, ok, panic_of, panics_when_called, poll_once,
 };
-use super::{WAIT, gauges, lanes, ms, rejected, settle, w};
+use super::{WAIT, builder, gauges, lanes, ms, rejected, settle, w};
 
 fn readiness<S: Service<()>>(service: &mut S) -> Poll<Result<(), S::Error>> {
     service.poll_ready(&mut Context::from_waker(Waker::noop()))
@@ -214,11 +214,18 @@ async fn a_weight_may_be_computed_from_the_request() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_where_the_inner_call_is_made_frees_the_permit() {
-    let bulkhead = lanes(1, 1);
+    let ends = Log::default();
+    let log = ends.clone();
+    let bulkhead = builder(1, 1).on_event(move |event| log.push(format!("{event:?}")));
+    let bulkhead = bulkhead.build().unwrap();
     let mut service = bulkhead.layer(Backend::new([panics_when_called(), ok(200)]).service());
     assert!(readiness(&mut service).is_ready());
     panic_of(|| drop(service.call(())));
     assert_eq!(gauges(&bulkhead), (0, 0, 1));
+    assert_eq!(
+        ends.take(),
+        ["Cancelled { policy: \"lanes\", weight: 1, waited: 0ns, admitted: true }"]
+    );
     // The same after a wait, where the call is made inside of the future.
     let permit = bulkhead.try_acquire().unwrap();
     let mut service = bulkhead.layer(Backend::new([panics_when_called()]).service());
