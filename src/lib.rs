@@ -131,6 +131,9 @@ mod guard;
 #[cfg(test)]
 mod histories;
 mod judgement;
+#[cfg(any(feature = "circuit-breaker", feature = "bulkhead"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "the kernel of sets that are still to come"))]
+mod keyed;
 mod outcome;
 mod poll;
 mod random;
