@@ -28,8 +28,8 @@
 //! more than the lookup itself. A search passes by whoever has the bit, clears it, and takes the first without. A new
 //! entry has no bit until it is asked for again, so a flood of keys that come once evicts itself and leaves those that
 //! are used. The search begins in the key's own shard and goes on through the others, one lock at a time, until it has
-//! looked at [`LOOKS`] entries: no more, however many of them cannot go. What it looked at goes to the end of the line, so
-//! later searches look at others, and every entry has its turn. A set of at most [`LOOKS`] keys is looked at whole: there the
+//! looked at [`LOOKS`] entries: no more, however many of them cannot go; if all that could go were used lately, the first of them does. What it looked at
+//! goes to the end of the line, so later searches look at others, and every entry has its turn. A set of at most [`LOOKS`] keys is looked at whole: there the
 //! overflow policy means that every key is in use. In a larger one it means that of 64 neighbours each was; with a tenth of the
 //! entries idle, that happens to one new key in a thousand.
 //!

@@ -189,8 +189,8 @@ impl<K, P: Resident> Shard<K, P> {
     /// Looks at each entry once at most, and at no more than `looks`, which it counts down; takes the first out that can
     /// go. With `spare_used`, one that was used lately is passed by, and is not used lately any more.
     ///
-    /// What was looked at goes to the end of the line, so that the next search looks at others. If the search ends
-    /// without success, the first that was spared is at the front again: the next search need not look for it.
+    /// What was looked at goes to the end of the line, so that the next search looks at others. Only the first that was
+    /// spared is at the front again when there was none to take: it is the one to take if nobody has a better.
     pub(super) fn evict(&mut self, looks: &mut usize, spare_used: bool) -> Search<K, P> {
         let mut since_spared = 0;
         for _ in 0..self.line.len().min(*looks) {
@@ -210,12 +210,14 @@ impl<K, P: Resident> Shard<K, P> {
             }
             self.line.rotate_left(1);
         }
-        self.line.rotate_right(since_spared);
-        if since_spared > 0 {
-            Search::Spared
-        } else {
-            Search::Nothing
+        if since_spared == 0 {
+            return Search::Nothing;
         }
+        // No more than `looks` from the end.
+        if let Some(place) = self.line.remove(self.line.len() - since_spared) {
+            self.line.push_front(place);
+        }
+        Search::Spared
     }
 }
 

@@ -124,19 +124,19 @@ fn a_set_without_room_for_anything_has_its_overflow_policy() {
 
 #[test]
 fn nothing_is_made_for_a_key_without_room() {
-    let (make, _) = numbered();
-    let made = Arc::new(AtomicUsize::new(0));
-    let counter = made.clone();
-    let set = KeyedSet::new(1, move || {
-        counter.fetch_add(1, SeqCst);
-        make()
-    });
-    let _held = set.get(&1);
-    assert_eq!(made.load(SeqCst), 2, "the overflow policy and the first key's");
-    for key in 2..100 {
-        set.get(&key);
+    let set = set::<u32>(2);
+    let first = set.get(&1).into_policy();
+    let _second = set.get(&2);
+    for key in 3..100 {
+        assert!(is_overflow(&set.get(&key)));
     }
-    assert_eq!(made.load(SeqCst), 2);
+    let id = first.id();
+    drop(first);
+    assert_eq!(
+        set.get(&3).into_policy().id(),
+        id + 2,
+        "the next to be made after the second"
+    );
 }
 
 #[test]
@@ -156,15 +156,34 @@ fn a_set_that_is_looked_at_whole_overflows_only_when_every_key_is_in_use() {
 
 #[test]
 fn keys_that_are_used_again_outlive_a_flood_of_keys_that_are_not() {
-    // Each shard has some 300 places, half of them used again after every thirty that come and do not return.
+    // Each shard has some 300 places, half of them used again after every thirty keys that come and do not return.
     let set = set::<u32>(10_000);
-    let used: Vec<_> = (0..5_000).map(|key| set.get(&key).into_policy().id()).collect();
-    for flood in 10_000..200_000 {
-        set.get(&flood);
-        if flood % 1_000 == 0 {
+    let flood = |key: u32| drop(set.get(&(1_000_000 + key)));
+    let mut used = Vec::new();
+    for key in 0..5_000 {
+        used.push(set.get(&key).into_policy().id());
+        flood(key);
+    }
+    for key in 0..50_000 {
+        if key % 1_000 == 0 {
             let found = (0..5_000).map(|key| set.get(&key).into_policy().id());
-            assert!(found.eq(used.iter().copied()), "lost one at {flood}");
+            assert!(found.eq(used.iter().copied()), "lost one at {key}");
         }
+        flood(5_000 + key);
+    }
+}
+
+#[test]
+fn where_all_were_used_lately_one_goes_and_the_others_have_their_turn() {
+    let keys = LOOKS * 2 + 2;
+    let set = KeyedSet::with_shards(1, keys, numbered().0);
+    for key in (0..keys).chain(0..keys) {
+        set.get(&key);
+    }
+    for (new, goes) in (keys..).zip([0, LOOKS, 1, 2]) {
+        assert!(set.peek(&goes).is_some());
+        set.get(&new);
+        assert!(set.peek(&goes).is_none(), "{goes}");
     }
 }
 
@@ -195,7 +214,7 @@ fn a_peek_neither_makes_a_policy_nor_counts_as_use() {
 #[test]
 fn a_million_keys_leave_no_more_than_the_bound_and_all_that_must_stay() {
     const KEYS: u64 = 1_000_000;
-    let set = set::<u64>(10_000);
+    let set = set::<u64>(DEFAULT_MAX_KEYS);
     let held: Vec<_> = (0..50).map(|key| set.get(&key).into_policy()).collect();
     let open: Vec<_> = (50..100).map(|key| set.get(&key).into_policy().id()).collect();
     for key in 50..100 {
@@ -217,7 +236,7 @@ fn a_million_keys_leave_no_more_than_the_bound_and_all_that_must_stay() {
 
 #[test]
 fn a_million_keys_grow_nothing_once_the_set_is_full() {
-    let set = set::<u64>(10_000);
+    let set = set::<u64>(DEFAULT_MAX_KEYS);
     for key in 0..20_000 {
         set.get(&key);
     }
@@ -283,7 +302,7 @@ fn the_only_one_that_can_go_is_found_in_turn() {
         set.get(&key).into_policy().stay(true);
     }
     set.get(&(KEYS - 1)).into_policy().stay(false);
-    let made = (KEYS..).position(|key| matches!(set.get(&key), Lookup::Created(_)));
+    let made = (KEYS..2 * KEYS).position(|key| matches!(set.get(&key), Lookup::Created(_)));
     assert_eq!(made, Some(KEYS.div_ceil(LOOKS) - 1));
 }
 
@@ -352,8 +371,7 @@ impl Reference {
                 return Lookup::Overflow(0);
             };
             assert!(self.can_go(&self.line[victim]));
-            self.line.rotate_left(victim);
-            self.line.remove(0);
+            self.line.remove(victim);
         }
         self.made += 1;
         self.line.push(Known {
@@ -365,12 +383,14 @@ impl Reference {
         Lookup::Created(self.made)
     }
 
-    /// The first that can go and was not used since its last turn; else the first that can go.
+    /// The first that can go and was not used since its last turn, at the front of the line once the others had
+    /// theirs; else the first that can go.
     fn next_to_go(&mut self) -> Option<usize> {
         let can_go: Vec<_> = (0..self.line.len()).filter(|n| self.can_go(&self.line[*n])).collect();
         for n in &can_go {
             if !std::mem::take(&mut self.line[*n].used) {
-                return Some(*n);
+                self.line.rotate_left(*n);
+                return Some(0);
             }
         }
         can_go.first().copied()
@@ -494,11 +514,11 @@ fn a_key_has_one_policy_while_somebody_uses_it() {
     const KEYS: usize = 12;
     let set = set::<usize>(5);
     // The policy of each key that is in use, and by how many.
-    let used: Vec<_> = (0..KEYS).map(|_| Mutex::new((0, 0_u32))).collect();
+    let in_use: Vec<_> = (0..KEYS).map(|_| Mutex::new((0, 0_u32))).collect();
     let evictions = AtomicUsize::new(0);
     thread::scope(|scope| {
         for thread in 0..4_usize {
-            let (set, used, evictions) = (&set, &used, &evictions);
+            let (set, in_use, evictions) = (&set, &in_use, &evictions);
             scope.spawn(move || {
                 let mut random = crate::random::Random::stream(7, u64::try_from(thread).unwrap());
                 let mut held = Vec::new();
@@ -517,7 +537,7 @@ fn a_key_has_one_policy_while_somebody_uses_it() {
                         }
                         Lookup::Found(policy) => policy,
                     };
-                    let mut user = used[key].lock().unwrap();
+                    let mut user = in_use[key].lock().unwrap();
                     assert!(
                         user.1 == 0 || user.0 == policy.id(),
                         "two policies of one key are in use"
@@ -527,12 +547,12 @@ fn a_key_has_one_policy_while_somebody_uses_it() {
                     held.push((key, policy));
                     if held.len() > 1 {
                         let (key, policy) = held.remove(0);
-                        used[key].lock().unwrap().1 -= 1;
+                        in_use[key].lock().unwrap().1 -= 1;
                         drop(policy);
                     }
                 }
                 for (key, _) in &held {
-                    used[*key].lock().unwrap().1 -= 1;
+                    in_use[*key].lock().unwrap().1 -= 1;
                 }
             });
         }
