@@ -302,6 +302,14 @@ impl Cell {
         admitted.err()
     }
 
+    /// Gives up probes that had their time, as every call does that could be a probe itself.
+    #[cold]
+    pub(crate) fn give_up_old_probes(&self, outside: &impl Outside) {
+        if self.state() == State::HalfOpen {
+            self.change(outside, None, Machine::give_up);
+        }
+    }
+
     /// Takes a ticket back, with what was seen of the dependency; `None` is nothing.
     ///
     /// An opening that follows from it lasts for `retry_after`, where the policy says so.

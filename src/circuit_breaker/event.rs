@@ -24,7 +24,8 @@ pub enum Event<'a> {
         to: State,
         /// Grows with every change: of two changes that are told at the same moment, the later has the larger.
         generation: u64,
-        /// Calls that the old state had counted: those in the window, or the probes of a half-open one.
+        /// Calls that the old state had counted: those in the window, or the probes of a half-open one. One that counts
+        /// nothing passes on what the state before it had counted.
         calls: u32,
         /// How many of them had failed.
         failures: u32,

@@ -97,6 +97,8 @@ impl<S, C> CircuitBreakerService<S, C> {
     #[inline(never)]
     fn reject_unready(&self) -> Refusal {
         let breaker = self.breaker.breaker();
+        // Where all probes hang no other call comes: this one has to end their round.
+        breaker.cell.give_up_old_probes(breaker);
         let admits_by_now = Refusal {
             state: breaker.cell.state(),
             retry_after: Some(0),

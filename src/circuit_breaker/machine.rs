@@ -328,6 +328,13 @@ impl Machine {
         self.probing.samples - self.probing.needed
     }
 
+    /// Somebody looks in who is no probe.
+    pub(crate) fn give_up(&mut self, now: u64, time: &OpenTime<'_>) {
+        if self.automatic == Automatic::HalfOpen {
+            self.give_up_old_probes(now, time);
+        }
+    }
+
     /// Counts probes that had their time as failed; true if that decided the round.
     fn give_up_old_probes(&mut self, now: u64, time: &OpenTime<'_>) -> bool {
         let (before, limit) = (self.round.in_flight(), self.probing.max_probe_time);
