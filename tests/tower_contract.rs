@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use steadfast::Rejected;
 use steadfast::bulkhead::Bulkhead;
+use steadfast::circuit_breaker::{CircuitBreaker, CircuitBreakerBuilder};
 use steadfast::fallback::Fallback;
 use steadfast::retry::{Event, Retry, RetryBudget, StopReason};
 use steadfast::timeout::Timeout;
@@ -39,6 +40,19 @@ fn readiness<S: Service<Req>, Req>(service: &mut S) -> Poll<Result<(), S::Error>
     service.poll_ready(&mut Context::from_waker(std::task::Waker::noop()))
 }
 
+/// A breaker that no test here opens by chance.
+fn tolerant() -> CircuitBreakerBuilder {
+    CircuitBreaker::builder("lanes").consecutive_failures(100).open_time(MS)
+}
+
+/// The same, of which every call is a probe.
+fn half_open() -> CircuitBreaker {
+    let breaker = tolerant().samples(1_000).build().unwrap();
+    let export = r#"{ "openings": 1, "consecutive_failures": 0, "state": "half_open", "calls": "none" }"#;
+    breaker.restore(&serde_json::from_str(export).unwrap()).unwrap();
+    breaker
+}
+
 /// Each layer around each service, with the name of the layer.
 macro_rules! for_each_layer {
     (|$name:ident, $layer:ident| $body:block) => {{
@@ -57,6 +71,8 @@ macro_rules! for_each_layer {
                 .replay(|request: &()| Some(*request))
                 .before_attempt(|(), _| {})
         );
+        with!("circuit breaker", tolerant().build().unwrap());
+        with!("half-open circuit breaker", half_open());
         with!("timeout", Timeout::new(SECOND));
         with!("timeout per request", Timeout::new(SECOND).per_request(|()| SECOND));
         with!("bulkhead", bulkhead());
@@ -163,6 +179,7 @@ macro_rules! for_each_boxed_layer {
             }};
         }
         with!("retry", Retry::constant(MS).boxed_errors().build().unwrap());
+        with!("circuit breaker", tolerant().boxed_errors().build().unwrap());
         with!("timeout", Timeout::new(SECOND));
         with!("timeout per request", Timeout::new(SECOND).per_request(|()| SECOND));
         with!("bulkhead", bulkhead());
@@ -272,6 +289,7 @@ fn layers_services_and_futures_have_the_auto_traits_of_their_parts() {
     let ready = || std::future::ready(Ok::<u32, Failure>(1));
     send_sync(Retry::default().call(ready));
     send_sync(Retry::default().call(ready).with_report());
+    send_sync(tolerant().build().unwrap().call(ready()));
     send_sync(Timeout::new(MS).call(ready()));
     send_sync(bulkhead().call(ready()));
     send_sync(bulkhead().acquire());

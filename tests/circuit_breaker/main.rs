@@ -7,6 +7,7 @@
 )]
 
 mod cases;
+mod contract;
 #[path = "../support/mod.rs"]
 mod support;
 
