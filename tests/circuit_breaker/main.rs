@@ -6,8 +6,10 @@
     reason = "modules of one test program"
 )]
 
+mod cancellation;
 mod cases;
 mod contract;
+mod random;
 #[path = "../support/mod.rs"]
 mod support;
 
