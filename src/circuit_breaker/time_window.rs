@@ -205,7 +205,7 @@ impl TimeWindow {
     }
 
     /// Puts calls of the past into their buckets; those that are too old are left out.
-    pub(crate) fn fill(&self, generation: u64, now: u64, past: &[Past]) {
+    pub(crate) fn fill(&self, generation: u64, now: u64, past: impl Iterator<Item = Past>) {
         let last = self.number(generation, now);
         for Past { age, counts } in past {
             let buckets_ago = *age / self.width;

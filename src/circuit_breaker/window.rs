@@ -184,9 +184,12 @@ impl Memory {
         )
     }
 
-    /// Remembers in `generation` what was remembered elsewhere; called before it is made known.
+    /// Remembers in `generation` what was remembered elsewhere, as far as a rule asks for it; called before it is made
+    /// known.
     pub(crate) fn restore(&self, remembered: &Remembered, generation: u64, now: u64) {
-        self.streak.set(generation, remembered.failures_in_a_row);
+        if self.rules.consecutive.is_some() {
+            self.streak.set(generation, remembered.failures_in_a_row);
+        }
         let slow_counts = self.rules.slow_rate.is_some();
         match (&self.recent, &remembered.calls) {
             (Recent::Count(window), Calls::Count(samples)) => {
@@ -195,7 +198,17 @@ impl Memory {
                     window.record(generation, Sample { slow, ..*sample });
                 }
             }
-            (Recent::Time(window), Calls::Time(buckets)) => window.fill(generation, now, buckets),
+            (Recent::Time(window), Calls::Time(buckets)) => {
+                let counted = |counts: Counts| Counts {
+                    slow: if slow_counts { counts.slow } else { 0 },
+                    ..counts
+                };
+                let past = buckets.iter().map(|past| Past {
+                    age: past.age,
+                    counts: counted(past.counts),
+                });
+                window.fill(generation, now, past);
+            }
             (Recent::None | Recent::Count(_) | Recent::Time(_), _) => {}
         }
     }

@@ -9,6 +9,7 @@
 mod cancellation;
 mod cases;
 mod contract;
+mod export;
 mod handle;
 mod random;
 #[path = "../support/mod.rs"]
