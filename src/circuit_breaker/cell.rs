@@ -446,19 +446,19 @@ impl Cell {
 
     pub(crate) fn reset(&self, outside: &impl Outside) {
         self.change(outside, None, |machine, now, _| {
-            machine.reset(self.counts_of(machine, now), now)
+            machine.reset(self.counts_of(machine, now), now);
         });
     }
 
     pub(crate) fn isolate(&self, outside: &impl Outside) {
         self.change(outside, None, |machine, now, _| {
-            machine.isolate(self.counts_of(machine, now), now)
+            machine.isolate(self.counts_of(machine, now), now);
         });
     }
 
     pub(crate) fn release(&self, outside: &impl Outside) {
         self.change(outside, None, |machine, now, _| {
-            machine.release(self.counts_of(machine, now), now)
+            machine.release(self.counts_of(machine, now), now);
         });
     }
 

@@ -70,6 +70,7 @@ impl Times {
 }
 
 /// How a call ended, and what that means.
+#[derive(Clone, Copy)]
 struct Ending<'a> {
     end: End,
     /// Whether it counts as failed; `None` if it does not count.

@@ -2,9 +2,8 @@
 
 /// `value` under the low half of `tag`.
 #[inline]
-#[allow(clippy::as_conversions, reason = "no bit is lost")]
 pub(crate) fn tagged(tag: u64, value: u32) -> u64 {
-    tag << 32 | value as u64
+    tag << 32 | u64::from(value)
 }
 
 /// The value of a tagged word.

@@ -208,7 +208,7 @@ impl TimeWindow {
     pub(crate) fn fill(&self, generation: u64, now: u64, past: impl Iterator<Item = Past>) {
         let last = self.number(generation, now);
         for Past { age, counts } in past {
-            let buckets_ago = *age / self.width;
+            let buckets_ago = age / self.width;
             if buckets_ago >= u64::from(BUCKETS) {
                 continue;
             }

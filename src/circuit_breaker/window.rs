@@ -59,6 +59,10 @@ impl Rules {
 }
 
 /// The calls that the rates are computed over.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "each breaker has one, in an allocation that it has anyway"
+)]
 pub(crate) enum Recent {
     /// No rule asks for a rate.
     None,
