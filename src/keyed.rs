@@ -24,14 +24,16 @@
 //! entry, is never below the number of entries. So no more than `max_keys` are ever kept; and a program that has no more
 //! than `max_keys` keys never meets the overflow policy, whatever its threads do.
 //!
-//! **Who goes.** Second chance (Corbató's clock): entries stand in line, and a lookup sets a bit in its entry, which costs no
-//! more than the lookup itself. A search passes by whoever has the bit, clears it, and takes the first without. A new
+//! **Who goes.** Second chance (Corbató's clock): entries stand in line, and a lookup sets a bit in its entry, which costs
+//! no more than the lookup itself. A search passes by whoever has the bit, clears it, and takes the first without. A new
 //! entry has no bit until it is asked for again, so a flood of keys that come once evicts itself and leaves those that
 //! are used. The search begins in the key's own shard and goes on through the others, one lock at a time, until it has
-//! looked at [`LOOKS`] entries: no more, however many of them cannot go; if all that could go were used lately, the first of them does. What it looked at
-//! goes to the end of the line, so later searches look at others, and every entry has its turn. A set of at most [`LOOKS`] keys is looked at whole: there the
-//! overflow policy means that every key is in use. In a larger one it means that of 64 neighbours each was; with a tenth of the
-//! entries idle, that happens to one new key in a thousand.
+//! looked at [`LOOKS`] entries: no more, however many of them cannot go. If all that could go were used lately, the first
+//! of them does, which a second search takes from the front of its line. What was looked at goes to the end of the line,
+//! so later searches look at others, and every entry has its turn.
+//!
+//! **What overflow means.** A set of at most [`LOOKS`] keys is looked at whole: every key is in use. In a larger one, 64
+//! neighbours in line are; while a tenth of the entries is idle, that happens to about one new key in a thousand.
 //!
 //! There is no idle time after which an entry goes: the bound already limits what idle ones can cost, and to know when an
 //! entry was last used, each lookup would have to read the clock, for longer than it takes to look the key up.
@@ -40,7 +42,8 @@
 //! Hashing, making, copying a key and dropping what was evicted are outside. Wherever the program's code panics, the
 //! set is as it was, less perhaps one idle entry that had made room. An `Eq` that uses the set waits for itself.
 //!
-//! **Shards**: 32. Threads that look up different keys are in each other's way only if both are in the same shard within
+//! **Shards**: 32, each under a mutex: what is done under it is too short for a lock with readers, which costs one thread
+//! more and was no faster for two. Threads that look up different keys are in each other's way only if both are in the same shard within
 //! the same twenty nanoseconds; more shards would make the search of a small set longer, which visits them all. Threads
 //! that look up the same key meet at its reference count anyway.
 
@@ -57,7 +60,7 @@ use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 /// More hosts or tenants than most programs talk to; as breakers of the default window, some megabytes.
 pub(crate) const DEFAULT_MAX_KEYS: usize = 10_000;
 
-/// Entries that one search looks at: a few microseconds, whatever the size of the set.
+/// Entries that one search looks at: microseconds, whatever the size of the set.
 const LOOKS: usize = 64;
 const SHARDS: usize = 32;
 /// How often a place that was made may be lost to another thread's key. Once is rare.
@@ -71,6 +74,8 @@ pub(crate) trait Resident: Clone {
     fn shared(&self) -> &Arc<Self::Shared>;
 
     /// Whether a new policy would not do as well, although nobody uses this one: a breaker that is not closed.
+    ///
+    /// It must not stay true for ever of a key that nobody asks for again: such keys would fill the set.
     ///
     /// Asked under a lock: reads a few words, and runs no code of the program.
     fn must_stay(&self) -> bool;
