@@ -36,16 +36,17 @@
 //! neighbours in line are; while a tenth of the entries is idle, that happens to about one new key in a thousand.
 //!
 //! There is no idle time after which an entry goes: the bound already limits what idle ones can cost, and to know when an
-//! entry was last used, each lookup would have to read the clock, for longer than it takes to look the key up.
+//! entry was last used, each lookup would have to read the clock, which takes nearly as long as the lookup itself.
 //!
-//! **Under the lock** are the walk of one chain with the keys' `Eq`, the clone of a handle, and the questions of a search.
-//! Hashing, making, copying a key and dropping what was evicted are outside. Wherever the program's code panics, the
-//! set is as it was, less perhaps one idle entry that had made room. An `Eq` that uses the set waits for itself.
+//! **Under the lock** are the walk of one chain with the keys' `Eq`, the clone of a handle, the questions of a search, and
+//! the clones of keys for an operator's list. Hashing, making, copying a new key and dropping what was evicted are
+//! outside. Wherever the program's code panics, the set is as it was, less perhaps one idle entry that had made room. An
+//! `Eq` that uses the set waits for itself.
 //!
 //! **Shards**: 32, each under a mutex: what is done under it is too short for a lock with readers, which costs one thread
-//! more and was no faster for two. Threads that look up different keys are in each other's way only if both are in the same shard within
-//! the same twenty nanoseconds; more shards would make the search of a small set longer, which visits them all. Threads
-//! that look up the same key meet at its reference count anyway.
+//! more and was no faster for two. Threads that look up different keys are in each other's way only if both are in the
+//! same shard within the same few nanoseconds; more shards would make the search of a small set longer, which visits
+//! them all. Threads that look up the same key meet at its reference count anyway.
 
 mod shard;
 
