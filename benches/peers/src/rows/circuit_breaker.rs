@@ -32,7 +32,9 @@ pub fn rows() -> Vec<Row> {
             name: "the same, count window 10,000",
             limit: Limit::Prototype(79),
             contenders: vec![
-                ours("steadfast", |calls| closed(calls, |builder| builder.count_window(10_000))),
+                ours("steadfast", |calls| {
+                    closed(calls, |builder| builder.count_window(10_000))
+                }),
                 peer("recloser", |calls| recloser(calls, 10_000)),
             ],
         },
@@ -41,7 +43,9 @@ pub fn rows() -> Vec<Row> {
             limit: Limit::Flat { percent: 10 },
             contenders: vec![
                 ours("window 10", |calls| closed(calls, |builder| builder.count_window(10))),
-                ours("window 1,000,000", |calls| closed(calls, |builder| builder.count_window(1_000_000))),
+                ours("window 1,000,000", |calls| {
+                    closed(calls, |builder| builder.count_window(1_000_000))
+                }),
                 ours("100,000 clones", with_clones),
                 ours("1,000,000 calls ago", aged),
             ],
@@ -50,7 +54,9 @@ pub fn rows() -> Vec<Row> {
             name: "breaker closed, time window, plain",
             limit: Limit::Prototype(139),
             contenders: vec![
-                ours("steadfast", |calls| closed(calls, |builder| builder.time_window(WINDOW))),
+                ours("steadfast", |calls| {
+                    closed(calls, |builder| builder.time_window(WINDOW))
+                }),
                 peer("failsafe", failsafe),
                 peer("seatbelt", seatbelt),
             ],
@@ -65,7 +71,9 @@ pub fn rows() -> Vec<Row> {
                     ..peer("the bare service", bare_service)
                 },
                 peer("seatbelt", seatbelt),
-                peer("tower-resilience", |calls| tower_resilience(calls, SlidingWindowType::CountBased)),
+                peer("tower-resilience", |calls| {
+                    tower_resilience(calls, SlidingWindowType::CountBased)
+                }),
                 peer("tower-resilience, time window", |calls| {
                     tower_resilience(calls, SlidingWindowType::TimeBased)
                 }),
@@ -83,7 +91,10 @@ pub fn rows() -> Vec<Row> {
         Row {
             name: "breaker open, rejected, Tower",
             limit: Limit::Prototype(77),
-            contenders: vec![ours("steadfast", open_layer), peer("tower-resilience", tower_resilience_open)],
+            contenders: vec![
+                ours("steadfast", open_layer),
+                peer("tower-resilience", tower_resilience_open),
+            ],
         },
         Row {
             name: "two threads share one closed breaker",
@@ -151,7 +162,10 @@ fn opened() -> CircuitBreaker {
     let builder = CircuitBreaker::builder("payments").max_open_time(HOUR).open_time(HOUR);
     let breaker = builder.consecutive_failures(1).build().expect("in range");
     let failed = std::future::ready(Err::<u64, _>(Rejected::timed_out("test", Duration::ZERO)));
-    at_once(&mut std::task::Context::from_waker(std::task::Waker::noop()), breaker.call(failed));
+    at_once(
+        &mut std::task::Context::from_waker(std::task::Waker::noop()),
+        breaker.call(failed),
+    );
     assert!(breaker.state().is_open());
     breaker
 }

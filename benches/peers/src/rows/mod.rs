@@ -1,7 +1,7 @@
 //! What is compared: one row per question, one contender per answer.
 
-mod circuit_breaker;
 mod bulkhead;
+mod circuit_breaker;
 mod fallback;
 mod inner;
 mod retry;
