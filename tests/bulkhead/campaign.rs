@@ -11,7 +11,7 @@ use steadfast::RejectedKind;
 use steadfast::bulkhead::Bulkhead;
 use tower::{Layer, ServiceExt, service_fn};
 
-use super::support::{Failure, Wakes};
+use super::support::{Failure, Wakes, cancellations};
 use super::{Call, FACES, Face, builder, gauges, ms, w};
 
 #[derive(Clone, Debug)]
@@ -222,18 +222,6 @@ impl History {
     }
 }
 
-/// How many histories: as many as `PROPTEST_CASES` says.
-fn histories() -> Config {
-    let asked = std::env::var("PROPTEST_CASES")
-        .ok()
-        .and_then(|cases| cases.parse().ok());
-    Config {
-        cases: asked.unwrap_or(8_000),
-        failure_persistence: None,
-        ..Config::default()
-    }
-}
-
 #[test]
 fn random_histories_of_calls_lose_no_permit_and_no_wake_up() {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -241,21 +229,28 @@ fn random_histories_of_calls_lose_no_permit_and_no_wake_up() {
         .start_paused(true)
         .build()
         .unwrap();
-    let cancelled = AtomicU64::new(0);
+    let histories = Config {
+        cases: 500,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let (target, cancelled) = (cancellations(50_000), AtomicU64::new(0));
     let strategy = (1..5_u32, 1..6_u32, prop::collection::vec(any_step(), 1..80));
-    TestRunner::new(histories())
-        .run(&strategy, |(limit, max_queued, steps)| {
-            runtime.block_on(async {
-                let mut history = History::new(limit, max_queued);
-                for step in steps {
-                    history.step(step).await;
-                }
-                cancelled.fetch_add(history.cancelled, Ordering::Relaxed);
-                history.end().await;
-            });
-            Ok(())
-        })
-        .unwrap();
+    while cancelled.load(Ordering::Relaxed) < target {
+        TestRunner::new(histories.clone())
+            .run(&strategy, |(limit, max_queued, steps)| {
+                runtime.block_on(async {
+                    let mut history = History::new(limit, max_queued);
+                    for step in steps {
+                        history.step(step).await;
+                    }
+                    cancelled.fetch_add(history.cancelled, Ordering::Relaxed);
+                    history.end().await;
+                });
+                Ok(())
+            })
+            .unwrap();
+    }
     println!("figure: cancellations injected: {}", cancelled.into_inner());
 }
 

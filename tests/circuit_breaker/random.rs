@@ -11,11 +11,11 @@ use steadfast::circuit_breaker::{Abandoned, Isolation};
 use tokio::task::unconstrained;
 use tower::limit::ConcurrencyLimit;
 
-use super::support::Wakes;
+use super::support::{Wakes, cancellations};
 use super::*;
 
 /// So many calls are dropped before their end, or as many as `CANCELLATIONS` says.
-const CANCELLATIONS: u32 = 100_000;
+const CANCELLATIONS: u64 = 100_000;
 const PERMITS: usize = 3;
 
 /// A generator of its own, so that a history is known by its number: splitmix64.
@@ -356,8 +356,7 @@ impl History {
 
 #[tokio::test(start_paused = true)]
 async fn whatever_is_dropped_and_when_nothing_is_held_and_the_breaker_closes() {
-    let asked = std::env::var("CANCELLATIONS").ok();
-    let target = asked.map_or(CANCELLATIONS, |cancellations| cancellations.parse().unwrap());
+    let target = cancellations(CANCELLATIONS);
     let (mut cancelled, mut rejections, mut in_shadow) = (0, 0, 0);
     for number in 0.. {
         let run = async {
@@ -376,9 +375,9 @@ async fn whatever_is_dropped_and_when_nothing_is_held_and_the_breaker_closes() {
                 println!("in history {number}");
                 resume_unwind(payload)
             });
-        cancelled += history.cancelled;
-        rejections += history.rejections;
-        in_shadow += history.told[2].load(Ordering::Relaxed);
+        cancelled += u64::from(history.cancelled);
+        rejections += u64::from(history.rejections);
+        in_shadow += u64::from(history.told[2].load(Ordering::Relaxed));
         if cancelled >= target {
             break;
         }
