@@ -1,7 +1,7 @@
 //! One call's wait in the queue.
 
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use pin_project::pin_project;
@@ -50,21 +50,25 @@ impl Wait {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Settled>> {
         let mut this = self.as_mut().project();
+        if this.timer.is_none() {
+            this.timer.set(Some(sleep_until(*this.since + *this.longest)));
+        }
+        // The time is asked first, so that the queue has the last word. A task that has used up its budget must not keep
+        // it from being asked.
+        let timer = this.timer.as_mut().as_pin_mut();
+        if timer.is_some_and(|timer| pin!(unconstrained(timer)).poll(cx).is_ready()) {
+            return Poll::Ready(self.leave(semaphore));
+        }
         let Some(ticket) = this.ticket.take() else {
             return polled_after_completion("bulkhead");
         };
         match semaphore.poll(ticket, waker) {
-            Ok(settled) => return Poll::Ready(Some(settled)),
-            Err(ticket) => *this.ticket = Some(ticket),
+            Ok(settled) => Poll::Ready(Some(settled)),
+            Err(ticket) => {
+                *this.ticket = Some(ticket);
+                Poll::Pending
+            }
         }
-        if this.timer.is_none() {
-            this.timer.set(Some(sleep_until(*this.since + *this.longest)));
-        }
-        if let Some(timer) = this.timer.as_pin_mut() {
-            // A task that has used up its budget must not keep the timer from being looked at.
-            ready!(pin!(unconstrained(timer)).poll(cx));
-        }
-        Poll::Ready(self.leave(semaphore))
     }
 
     /// Gives the place back. If the permit had come just before, the caller has it.

@@ -135,6 +135,36 @@ async fn the_last_waker_is_woken_and_no_other() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_admitted_is_not_woken_by_the_end_of_its_wait() {
+    for face in FACES {
+        let bulkhead = lanes(1, 1);
+        let permit = bulkhead.try_acquire().unwrap();
+        let mut call = face.call(&bulkhead, w(1), &Backend::new([hang()]));
+        assert!(poll_once(call.as_mut()).is_pending());
+        drop(permit);
+        let (wakes, waker) = Wakes::new();
+        assert!(call.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        advance(2 * WAIT).await;
+        assert_eq!((wakes.count(), gauges(&bulkhead)), (0, (1, 0, 0)), "{face:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_that_is_rejected_is_dropped_with_the_answer() {
+    for (queued, polls) in [(0, 1), (1, 2)] {
+        let (bulkhead, backend) = (lanes(1, queued), Backend::new([ok(200)]));
+        let _permit = bulkhead.try_acquire().unwrap();
+        let mut call = pin!(bulkhead.call(backend.call()));
+        assert_eq!(backend.running(), 1);
+        for n in 1..=polls {
+            assert_eq!(poll_once(call.as_mut()).is_ready(), n == polls);
+            advance(WAIT).await;
+        }
+        assert_eq!(backend.running(), 0);
+    }
+}
+
 #[test]
 fn a_panic_of_the_operation_frees_the_permit_while_it_unwinds() {
     let (bulkhead, ends) = listened(1, 0);

@@ -116,6 +116,19 @@ async fn a_call_that_is_admitted_over_an_inner_service_that_is_not_ready_takes_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_readiness_of_one_call_is_not_used_by_the_next() {
+    let bulkhead = lanes(1, 0);
+    let (backend, probe, gate) = probe();
+    let mut service = bulkhead.layer(probe);
+    service.ready().await.unwrap().call(()).await.unwrap();
+    let permit = bulkhead.try_acquire().unwrap();
+    assert!(readiness(&mut service).is_ready());
+    drop(permit);
+    assert_eq!(service.call(()).await.unwrap(), 200);
+    assert_eq!((gate.readied(), gate.held(), backend.started()), (2, 0, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_takes_the_place_in_line_along_that_its_handle_had() {
     let bulkhead = lanes(1, 0);
     let inner = ConcurrencyLimit::new(Backend::new([ok(200)]).service(), 1);
