@@ -143,10 +143,10 @@ async fn a_call_that_was_admitted_is_not_woken_by_the_end_of_its_wait() {
         let mut call = face.call(&bulkhead, w(1), &Backend::new([hang()]));
         assert!(poll_once(call.as_mut()).is_pending());
         drop(permit);
-        let (wakes, waker) = Wakes::new();
+        let (heard, waker) = Wakes::new();
         assert!(call.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         advance(2 * WAIT).await;
-        assert_eq!((wakes.count(), gauges(&bulkhead)), (0, (1, 0, 0)), "{face:?}");
+        assert_eq!((heard.count(), gauges(&bulkhead)), (0, (1, 0, 0)), "{face:?}");
     }
 }
 
