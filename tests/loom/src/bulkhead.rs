@@ -172,7 +172,7 @@ impl Waiter {
     }
 
     /// Whether it has its permit; if it had to be told, it was, once.
-    fn is_granted(self, semaphore: &impl Semaphore) -> bool {
+    fn got_its_permit(self, semaphore: &impl Semaphore) -> bool {
         let wakes = self.wakes.0.load(Ordering::Relaxed);
         match self.ticket {
             Ok(settled) => settled == Settled::Granted,
@@ -209,7 +209,7 @@ mod models {
                 Entered::Full => panic!("there is room"),
             };
             let ((), waiter) = both(&gate, move || left.give_back(), newcomer);
-            assert!(waiter.is_none_or(|waiter| waiter.is_granted(&*semaphore)));
+            assert!(waiter.is_none_or(|waiter| waiter.got_its_permit(&*semaphore)));
             assert_eq!((semaphore.in_flight(), semaphore.queued()), (1, 0));
         })
     }
@@ -225,7 +225,7 @@ mod models {
                 }
             };
             both(&gate, move || left.give_back(), leave);
-            assert!(second.is_granted(&*semaphore));
+            assert!(second.got_its_permit(&*semaphore));
             assert_eq!((semaphore.in_flight(), semaphore.queued()), (1, 0));
         })
     }
@@ -237,7 +237,7 @@ mod models {
             let (left, right) = (Arc::clone(&semaphore), Arc::clone(&semaphore));
             both(&gate, move || left.set_limit(2), move || right.give_back());
             for waiter in waiters {
-                assert!(waiter.is_granted(&*semaphore));
+                assert!(waiter.got_its_permit(&*semaphore));
             }
             assert_eq!((semaphore.in_flight(), semaphore.queued()), (2, 0));
         })
@@ -253,7 +253,7 @@ mod models {
                 Entered::Full => panic!("there is room"),
             };
             let ((), waiter) = both(&gate, move || left.set_limit(1), newcomer);
-            assert!(waiter.is_none_or(|waiter| waiter.is_granted(&*semaphore)));
+            assert!(waiter.is_none_or(|waiter| waiter.got_its_permit(&*semaphore)));
             assert_eq!((semaphore.in_flight(), semaphore.queued()), (1, 0));
         })
     }
@@ -269,7 +269,7 @@ mod models {
             assert!(in_flight == 1 || in_flight == 2);
             assert_eq!(semaphore.queued(), 2 - in_flight);
             semaphore.give_back();
-            assert!(waiter.is_granted(&*semaphore));
+            assert!(waiter.got_its_permit(&*semaphore));
             assert_eq!((semaphore.in_flight(), semaphore.queued()), (1, 0));
             assert!(!semaphore.try_acquire());
         })
@@ -293,7 +293,7 @@ mod models {
             let (left, right) = (Arc::clone(&semaphore), Arc::clone(&semaphore));
             let ((), passed) = both(&gate, move || left.give_back(), move || right.try_acquire());
             assert!(!passed);
-            assert!(waiter.is_granted(&*semaphore));
+            assert!(waiter.got_its_permit(&*semaphore));
         })
     }
 
@@ -308,7 +308,7 @@ mod models {
                 Entered::Full => {}
             };
             both(&gate, move || left.give_back(), newcomer);
-            assert!(waiter.is_granted(&*semaphore));
+            assert!(waiter.got_its_permit(&*semaphore));
             semaphore.give_back();
             assert!(semaphore.try_acquire());
         })
