@@ -24,7 +24,7 @@ pub(crate) type Listener = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 /// # Examples
 ///
 /// ```
-/// /// use steadfast::{Rejected, RejectedKind, bulkhead::Bulkhead};
+/// use steadfast::{Rejected, RejectedKind, bulkhead::Bulkhead};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
