@@ -9,6 +9,7 @@
 mod cancellation;
 mod cases;
 mod contract;
+mod events;
 mod export;
 mod handle;
 mod random;
