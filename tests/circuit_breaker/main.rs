@@ -11,6 +11,7 @@ mod cases;
 mod contract;
 mod events;
 mod export;
+mod extremes;
 mod handle;
 mod random;
 #[path = "../support/mod.rs"]
