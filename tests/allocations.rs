@@ -11,6 +11,7 @@ use std::time::Duration;
 use allocation_counter::measure;
 use steadfast::Rejected;
 use steadfast::bulkhead::Bulkhead;
+use steadfast::circuit_breaker::{CircuitBreaker, CircuitBreakerBuilder, State};
 use steadfast::fallback::Fallback;
 use steadfast::retry::{Retry, RetryBudget};
 use steadfast::timeout::Timeout;
@@ -60,6 +61,31 @@ fn bulkhead() -> Bulkhead {
     Bulkhead::builder("lanes").max_concurrent(2).build().unwrap()
 }
 
+/// A breaker for each kind of window, with everything that a rule can ask of it.
+fn breakers() -> [(&'static str, CircuitBreakerBuilder); 4] {
+    let breaker = || CircuitBreaker::builder("payments");
+    [
+        ("a count window", breaker()),
+        ("a time window", breaker().time_window(SECOND)),
+        ("a streak", breaker().failure_rate(None).consecutive_failures(5)),
+        (
+            "every rule",
+            breaker()
+                .consecutive_failures(50)
+                .slow_call_rate(0.5)
+                .slow_call_duration(SECOND),
+        ),
+    ]
+}
+
+fn failed() -> Ready<Answer> {
+    ready(Err(Rejected::timed_out("inner", SECOND)))
+}
+
+fn rejected<F: Future<Output = Answer>>(future: F) {
+    assert!(matches!(poll(pin!(future)), Poll::Ready(Err(_))));
+}
+
 #[test]
 fn a_counting_allocator_is_at_work() {
     assert_eq!(measure(|| drop(std::hint::black_box(Box::new(1)))).count_total, 1);
@@ -68,6 +94,8 @@ fn a_counting_allocator_is_at_work() {
 #[test]
 fn a_call_that_goes_well_allocates_nothing() {
     let (retry, timeout, fallback) = (retry(), Timeout::new(SECOND), Fallback::value(2));
+    let breaker = CircuitBreaker::builder("payments").build().unwrap();
+    costs("a circuit breaker", 0, || done(breaker.call(answer())));
     costs("a retry", 0, || done(retry.call(answer)));
     costs("a timeout", 0, || done(timeout.call(answer())));
     costs("a fallback", 0, || done(fallback.call(answer())));
@@ -75,7 +103,7 @@ fn a_call_that_goes_well_allocates_nothing() {
     costs("a bulkhead", 0, || done(bulkhead.call(answer())));
     costs("a permit", 0, || drop(bulkhead.try_acquire().unwrap()));
     costs("a stack", 0, || {
-        done(fallback.call(timeout.call(retry.call(|| timeout.call(answer())))));
+        done(fallback.call(timeout.call(retry.call(|| breaker.call(timeout.call(answer()))))));
     });
 }
 
@@ -100,6 +128,7 @@ fn a_tower_call_that_goes_well_allocates_nothing() {
         .layer(Fallback::value(2))
         .layer(Timeout::total(SECOND))
         .layer(retry())
+        .layer(CircuitBreaker::builder("payments").build().unwrap())
         .layer(Timeout::attempt(SECOND))
         .service(inner());
     costs("a stack", 0, || served(&mut service));
@@ -200,6 +229,104 @@ fn all_waits_of_a_call_share_one_timer_and_there_is_no_other_allocation() {
     });
 }
 
+#[test]
+fn a_circuit_breaker_allocates_nothing_after_it_was_built() {
+    for (name, builder) in breakers() {
+        let breaker = builder.max_open_time(SECOND).open_time(SECOND).build().unwrap();
+        let mut service = breaker.layer(service_fn(|_: u32| answer()));
+        let mut pending_inside = breaker.layer(service_fn(|_: u32| pending::<Answer>()));
+        costs(name, 0, || done(breaker.call(answer())));
+        costs(name, 0, || rejected(breaker.call(failed())));
+        costs(name, 0, || served(&mut service));
+        costs(name, 0, || {
+            assert!(poll(pin!(breaker.call(pending::<Answer>()))).is_pending());
+        });
+        costs(name, 0, || {
+            std::hint::black_box((breaker.snapshot(), breaker.state()));
+        });
+        // A change of state may cost something where it is counted by name; what comes between two of them does not.
+        let paused = paused();
+        let _inside = paused.enter();
+        while breaker.state() == State::Closed {
+            rejected(breaker.call(failed()));
+        }
+        costs(name, 0, || rejected(breaker.call(answer())));
+        costs(name, 0, || {
+            let ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
+            assert!(ready.is_ready());
+            rejected(service.call(7));
+        });
+        paused.block_on(tokio::time::advance(SECOND));
+        assert!(poll(pin!(breaker.call(pending::<Answer>()))).is_pending());
+        let ready = pending_inside.poll_ready(&mut Context::from_waker(Waker::noop()));
+        assert!(ready.is_ready());
+        assert_eq!(breaker.state(), State::HalfOpen);
+        let counted = measure(|| {
+            // Three probes that are pending, a good one, and one too many.
+            let tower = pending_inside.call(7);
+            let mut probes = [(); 2].map(|()| breaker.call(pending::<Answer>()));
+            let mut tower = pin!(tower);
+            assert!(poll(tower.as_mut()).is_pending());
+            for probe in &mut probes {
+                assert!(poll(Pin::new(probe)).is_pending());
+            }
+            done(breaker.call(answer()));
+            rejected(breaker.call(answer()));
+            drop(probes);
+            served(&mut service);
+        });
+        assert_eq!((counted.count_total, breaker.state()), (0, State::HalfOpen), "{name}");
+    }
+}
+
+/// What is on the heap for a breaker, its calls included.
+fn size_of_breaker(builder: CircuitBreakerBuilder) -> i64 {
+    let mut breaker = None;
+    let built = measure(|| breaker = Some(builder.build().unwrap()));
+    let breaker = breaker.unwrap();
+    let mut grown = 0;
+    for n in 0..5_000 {
+        let call = || {
+            let call = breaker.call(if n % 3 == 0 { failed() } else { answer() });
+            assert!(poll(pin!(call)).is_ready());
+        };
+        // The first of each kind registers its counter.
+        if n < 10 {
+            call();
+        } else {
+            grown += measure(call).count_total;
+        }
+    }
+    assert_eq!(grown, 0, "it grows");
+    built.bytes_current
+}
+
+#[test]
+fn a_circuit_breaker_takes_less_than_a_kibibyte() {
+    let breaker = || CircuitBreaker::builder("payments");
+    let slow = |builder: CircuitBreakerBuilder| builder.slow_call_rate(0.9).slow_call_duration(SECOND);
+    for (name, builder, limit) in [
+        ("100 calls", breaker(), 1_024),
+        ("1,000 calls", breaker().count_window(1_000), 1_024),
+        ("a time window", breaker().time_window(SECOND), 1_024),
+        (
+            "a time window with slow calls",
+            slow(breaker().time_window(SECOND)),
+            1_024,
+        ),
+        // A bit for each call, and one for each that may be slow.
+        (
+            "1,000 calls that may be slow",
+            slow(breaker().count_window(1_000)),
+            1_280,
+        ),
+    ] {
+        let size = size_of_breaker(builder);
+        println!("figure: bytes of a circuit breaker, {name}: {size}");
+        assert!(size < limit, "{name}: {size} bytes");
+    }
+}
+
 /// An operation of one byte.
 struct Tiny(u8);
 
@@ -219,12 +346,19 @@ fn futures_are_small_but_for_the_timer_that_they_hold() {
     let inner = || service_fn(|_: u8| Tiny(1));
     let (retry, timeout, fallback) = (Retry::default(), Timeout::new(SECOND), Fallback::value(2));
     let bulkhead = bulkhead();
+    let breaker = CircuitBreaker::builder("payments").build().unwrap();
     for (name, size, ceiling) in [
         ("retry", size_of_val(&retry.call(tiny)), timer + 192),
         ("timeout", size_of_val(&timeout.call(tiny())), timer + 64),
         ("fallback", size_of_val(&fallback.call(tiny())), 88),
         // Its timer is in a box, made for a call that waits.
         ("bulkhead", size_of_val(&bulkhead.call(tiny())), 32),
+        ("circuit breaker", size_of_val(&breaker.call(tiny())), 64),
+        (
+            "circuit breaker, Tower",
+            size_of_val(&breaker.layer(inner()).call(7)),
+            64,
+        ),
         ("retry, Tower", size_of_val(&retry.layer(inner()).call(7)), timer + 192),
         (
             "timeout, Tower",

@@ -8,11 +8,23 @@ use crate::clock::nanos;
 use crate::curve::{Curve, Progress};
 use crate::random::{Random, seed};
 
-/// Where the schedule of open times stands. It is asked by whoever holds the lock of the breaker, so nobody waits here.
+/// How long each opening lasts.
+#[derive(Debug)]
 pub(crate) struct Opening {
-    curve: Curve,
+    times: Times,
     longest: Duration,
     use_retry_after: bool,
+}
+
+#[derive(Debug)]
+enum Times {
+    Fixed(Duration),
+    Drawn(Box<Drawn>),
+}
+
+/// Open times by a schedule. It is asked by whoever holds the lock of the breaker, so nobody waits here.
+struct Drawn {
+    curve: Curve,
     session: Mutex<Session>,
 }
 
@@ -25,23 +37,31 @@ struct Session {
 
 impl Opening {
     pub(crate) fn new(curve: Curve, longest: Duration, use_retry_after: bool, chosen: Option<u64>) -> Self {
-        let session = Session {
-            drawn: 0,
-            progress: Progress::default(),
-            random: Random::stream(chosen.unwrap_or_else(seed), 0),
-        };
+        let times = curve.fixed().map_or_else(
+            || {
+                let session = Mutex::new(Session {
+                    drawn: 0,
+                    progress: Progress::default(),
+                    random: Random::stream(chosen.unwrap_or_else(seed), 0),
+                });
+                Times::Drawn(Box::new(Drawn { curve, session }))
+            },
+            Times::Fixed,
+        );
         Self {
-            curve,
+            times,
             longest,
             use_retry_after,
-            session: Mutex::new(session),
         }
     }
 
     /// Nanoseconds for the opening that is the `openings`-th in a row.
     pub(crate) fn open_for(&self, openings: u32, retry_after: Option<Duration>) -> u64 {
         let asked = retry_after.filter(|wait| self.use_retry_after && !wait.is_zero());
-        let time = asked.unwrap_or_else(|| self.draw(openings));
+        let time = asked.unwrap_or_else(|| match &self.times {
+            Times::Fixed(time) => *time,
+            Times::Drawn(drawn) => drawn.next(openings).unwrap_or(self.longest),
+        });
         nanos(time.min(self.longest))
     }
 
@@ -49,8 +69,10 @@ impl Opening {
     pub(crate) fn longest(&self) -> u64 {
         nanos(self.longest)
     }
+}
 
-    fn draw(&self, openings: u32) -> Duration {
+impl Drawn {
+    fn next(&self, openings: u32) -> Option<Duration> {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let Session {
             drawn,
@@ -63,16 +85,14 @@ impl Opening {
             *progress = Progress::after(before);
         }
         *drawn = openings;
-        self.curve.next(progress, || random.unit()).unwrap_or(self.longest)
+        self.curve.next(progress, || random.unit())
     }
 }
 
-impl fmt::Debug for Opening {
+impl fmt::Debug for Drawn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Opening")
+        f.debug_struct("Drawn")
             .field("curve", &self.curve)
-            .field("longest", &self.longest)
-            .field("use_retry_after", &self.use_retry_after)
             .finish_non_exhaustive()
     }
 }

@@ -14,10 +14,6 @@ pub(crate) const BUCKETS: u32 = 10;
 const PLACES: usize = 16;
 const PLACE_BITS: u32 = PLACES.trailing_zeros();
 
-/// By how many turns a thread can be late. A counter that seems to be of a turn further ahead is an old one: its tag has
-/// gone around while nobody called, which in the shortest of windows takes months.
-const MOST_LATE: i32 = -(1 << 16);
-
 /// A ring of counters, one for each tenth of the window.
 ///
 /// Time is counted in buckets, from the making of the breaker on. A bucket's place in the ring is its number modulo 16,
@@ -35,7 +31,8 @@ const MOST_LATE: i32 = -(1 << 16);
 pub(crate) struct TimeWindow {
     /// Nanoseconds in a bucket.
     width: NonZeroU64,
-    buckets: [Bucket; PLACES],
+    /// Apart, so that a breaker without them is smaller.
+    buckets: Box<[Bucket; PLACES]>,
     /// The last bucket that counted a failure or a slow call.
     unhealthy: AtomicU64,
 }
@@ -59,8 +56,8 @@ impl Counter {
         loop {
             let count = match age(word, turn) {
                 0 => untagged(word),
-                MOST_LATE..0 => return None,
-                _ => 0,
+                1.. => 0,
+                _ => return None,
             };
             let next = tagged(turn, count.saturating_add(amount));
             match self
