@@ -11,6 +11,7 @@ use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
 use axum::http::{Request, Response, StatusCode};
 use axum::routing::get;
+use steadfast::circuit_breaker::{CircuitBreaker, State};
 use steadfast::fallback::Fallback;
 use steadfast::retry::{Retry, RetryBudget};
 use steadfast::timeout::Timeout;
@@ -103,6 +104,43 @@ async fn a_retry_serves_axum_and_its_budget_is_one_for_all_connections() {
     assert_eq!(statuses(router.layer(retry.replay(replay)), 8).await, [503; 16]);
     // 16 calls earn 8 retries, and none of them goes unused.
     assert_eq!(calls.take().len(), 24);
+}
+
+#[tokio::test]
+async fn a_circuit_breaker_serves_axum_and_is_one_for_all_connections() {
+    let calls = Log::default();
+    let log = calls.clone();
+    let router = Router::new().route(
+        "/",
+        get(move || {
+            log.push(());
+            async { StatusCode::SERVICE_UNAVAILABLE }
+        }),
+    );
+    let breaker = CircuitBreaker::builder("handlers")
+        .failure_rate(1.0)
+        .count_window(10)
+        .classify(judge_response)
+        .build()
+        .unwrap();
+    let layer = ServiceBuilder::new()
+        .layer(HandleErrorLayer::new(|rejected: Rejected| async move {
+            (StatusCode::IM_A_TEAPOT, rejected.to_string())
+        }))
+        .layer(breaker.clone())
+        .map_err(never);
+    let router = router.layer(layer);
+    // Eight connections, two requests each: the first ten are answered, by whichever connection they come.
+    let mut statuses = statuses(router, 8).await;
+    statuses.sort_unstable();
+    let answered = calls.take().len();
+    assert_eq!(statuses.iter().filter(|status| **status == 503).count(), answered);
+    assert_eq!(statuses.iter().filter(|status| **status == 418).count(), 16 - answered);
+    // A few of those that were under way when the tenth failed came after it.
+    assert!((10..=16).contains(&answered), "{answered}");
+    let snapshot = breaker.snapshot();
+    assert_eq!((snapshot.state, snapshot.calls), (State::Open, 10));
+    assert_eq!(snapshot.stale_results, u64::try_from(answered).unwrap() - 10);
 }
 
 #[tokio::test]
