@@ -8,12 +8,14 @@
 
 mod cancellation;
 mod cases;
+mod config;
 mod contract;
 mod events;
 mod export;
 mod extremes;
 mod handle;
 mod random;
+mod scenarios;
 #[path = "../support/mod.rs"]
 mod support;
 

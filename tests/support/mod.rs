@@ -76,6 +76,11 @@ pub(crate) fn down() -> Step {
     fail(Failure::Down)
 }
 
+/// Overloaded, for so long.
+pub(crate) fn busy_for(retry_after: Duration) -> Step {
+    fail(Failure::Busy(Some(retry_after)))
+}
+
 pub(crate) fn hang() -> Step {
     Step {
         delay: None,
