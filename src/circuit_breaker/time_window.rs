@@ -97,7 +97,7 @@ impl TimeWindow {
     pub(crate) fn new(length: u64) -> Self {
         Self {
             width: NonZeroU64::new(length.div_ceil(u64::from(BUCKETS))).unwrap_or(NonZeroU64::MIN),
-            buckets: Default::default(),
+            buckets: Box::default(),
             unhealthy: AtomicU64::new(0),
         }
     }

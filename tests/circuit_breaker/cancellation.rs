@@ -41,7 +41,8 @@ async fn a_call_through_a_closed_breaker_can_be_dropped_anywhere() {
                 let call = match face {
                     Face::Plain => {
                         let breaker = rig.breaker.clone();
-                        Box::pin(async move { breaker.call(slow(backend)).await }) as Call
+                        let call: Call = Box::pin(async move { breaker.call(slow(backend)).await });
+                        call
                     }
                     Face::Tower => call(face, &rig.breaker, &backend),
                 };
@@ -201,8 +202,9 @@ async fn a_rejected_operation_is_dropped_before_the_rejection_is_seen() {
     let held = std::sync::Arc::new(());
     let weak = std::sync::Arc::downgrade(&held);
     let mut call = Box::pin(rig.breaker.call(async move {
-        let _held = held;
-        std::future::pending::<Result<u32, Failure>>().await
+        let result = std::future::pending::<Result<u32, Failure>>().await;
+        drop(held);
+        result
     }));
     assert!(poll(&mut call).is_ready());
     assert!(
@@ -225,10 +227,11 @@ async fn an_operation_that_panics_when_it_is_dropped_has_brought_its_slot_back()
     let rig = expired(Face::Plain, brittle()).await;
     for ready in [false, true] {
         let mut call = Box::pin(rig.breaker.call(async move {
-            let _bomb = PanicsOnDrop;
+            let bomb = PanicsOnDrop;
             if !ready {
                 std::future::pending::<()>().await;
             }
+            drop(bomb);
             Err::<u32, _>(Failure::Down)
         }));
         let message = support::panic_of(move || {

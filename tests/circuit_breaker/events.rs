@@ -317,8 +317,10 @@ impl LastSet {
         })
     }
 
-    fn value(&self) -> f64 {
-        *self.value.lock().unwrap()
+    /// `None` before it was set.
+    fn says_open(&self) -> Option<bool> {
+        let value = *self.value.lock().unwrap();
+        (!value.is_nan()).then_some(value > 0.5)
     }
 }
 
@@ -362,27 +364,29 @@ fn the_gauge_says_after_each_change_whether_calls_are_rejected() {
     metrics::with_local_recorder(&Gauges(Arc::clone(&gauge)), || {
         paused().block_on(async {
             let rig = Rig::new(Face::Plain, brittle());
-            rig.run("SF").await;
-            assert_eq!(gauge.value(), 1.0);
+            rig.run("S").await;
+            assert_eq!(gauge.says_open(), None);
+            rig.run("F").await;
+            assert_eq!(gauge.says_open(), Some(true));
             advance(SECOND).await;
             let probe = rig.hanging();
-            assert_eq!(gauge.value(), 0.0);
+            assert_eq!(gauge.says_open(), Some(false));
             drop(probe);
-            assert_eq!(gauge.value(), 0.0, "a cancelled probe leaves it half-open");
+            assert_eq!(gauge.says_open(), Some(false), "a cancelled probe leaves it half-open");
             rig.run("F").await;
-            assert_eq!(gauge.value(), 1.0);
+            assert_eq!(gauge.says_open(), Some(true));
             rig.breaker.force_closed();
-            assert_eq!(gauge.value(), 0.0);
+            assert_eq!(gauge.says_open(), Some(false));
             rig.breaker.force_open();
-            assert_eq!(gauge.value(), 1.0);
+            assert_eq!(gauge.says_open(), Some(true));
             rig.breaker.reset();
-            assert_eq!(gauge.value(), 0.0);
+            assert_eq!(gauge.says_open(), Some(false));
             let (first, second) = (rig.breaker.isolate(), rig.breaker.isolate());
-            assert_eq!(gauge.value(), 1.0);
+            assert_eq!(gauge.says_open(), Some(true));
             drop(first);
-            assert_eq!(gauge.value(), 1.0);
+            assert_eq!(gauge.says_open(), Some(true));
             drop(second);
-            assert_eq!(gauge.value(), 0.0);
+            assert_eq!(gauge.says_open(), Some(false));
         });
     });
 }
@@ -393,7 +397,7 @@ fn the_gauge_is_true_also_where_one_change_overtakes_another() {
     let rig = Rig::new(Face::Plain, brittle());
     assert!(gauge.resets.set(Mutex::new(Some(rig.breaker.clone()))).is_ok());
     metrics::with_local_recorder(&Gauges(Arc::clone(&gauge)), || rig.breaker.force_open());
-    assert_eq!((rig.state(), gauge.value()), (State::Closed, 0.0));
+    assert_eq!((rig.state(), gauge.says_open()), (State::Closed, Some(false)));
 }
 
 /// Writes events down.

@@ -299,14 +299,16 @@ async fn the_shortest_open_time_is_over_with_the_next_tick() {
 
 #[tokio::test(start_paused = true)]
 async fn an_open_time_grows_to_its_limit_however_often_it_opens() {
-    for (backoff, jitter) in [
-        (Backoff::linear as fn(Duration) -> Backoff, Some(Jitter::Full)),
+    type Shape = fn(Duration) -> Backoff;
+    let shapes: [(Shape, Option<Jitter>); 6] = [
+        (Backoff::linear, Some(Jitter::Full)),
         (Backoff::exponential, Some(Jitter::Equal)),
         (Backoff::fibonacci, Some(Jitter::Proportional(1.0))),
         (Backoff::exponential, Some(Jitter::Additive(Duration::MAX))),
         (Backoff::decorrelated, None),
         (Backoff::smooth, None),
-    ] {
+    ];
+    for (backoff, jitter) in shapes {
         let backoff = jitter.map_or_else(|| backoff(SECOND), |jitter| backoff(SECOND).jitter(jitter));
         let rig = Rig::new(
             Face::Plain,

@@ -187,8 +187,8 @@ async fn who_subscribed_sees_each_state_that_lasts() {
     let rig = Rig::new(Face::Plain, brittle());
     let mut changes = rig.breaker.subscribe();
     let next = |changes: &mut StateChanges| {
-        let mut changed = Box::pin(changes.changed());
-        poll(&mut changed)
+        let mut next = Box::pin(changes.changed());
+        poll(&mut next)
     };
     assert!(next(&mut changes).is_pending());
     rig.run("F").await;

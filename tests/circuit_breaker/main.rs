@@ -1,9 +1,10 @@
 //! The circuit breaker from outside: as a plain call, as a Tower layer, by its handle.
+#![allow(unreachable_pub, reason = "modules of one test program")]
 #![allow(
-    unreachable_pub,
     clippy::unwrap_used,
     clippy::panic,
-    reason = "modules of one test program"
+    clippy::unchecked_time_subtraction,
+    reason = "what a test does when it fails"
 )]
 
 mod cancellation;

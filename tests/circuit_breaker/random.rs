@@ -72,7 +72,7 @@ impl Dependency {
         self.0.started.fetch_add(1, Ordering::Relaxed);
         self.0.running.fetch_add(1, Ordering::Relaxed);
         let slot = Arc::new(Slot::default());
-        slot.0.lock().unwrap().0 = self.0.healthy.lock().unwrap().clone();
+        slot.0.lock().unwrap().0.clone_from(&self.0.healthy.lock().unwrap());
         self.0.undecided.lock().unwrap().push(Arc::clone(&slot));
         Operation {
             dependency: self.clone(),
@@ -220,9 +220,9 @@ impl History {
 
     /// Polls the call in this place, and takes it away if it has ended.
     fn poll(&mut self, place: usize) {
-        let (wakes, waker) = Wakes::new();
+        let (wake_count, waker) = Wakes::new();
         let live = &mut self.live[place];
-        live.wakes = Some(wakes);
+        live.wakes = Some(wake_count);
         let call = &mut live.call;
         let polled = catch_unwind(AssertUnwindSafe(|| {
             call.as_mut().poll(&mut Context::from_waker(&waker))
