@@ -370,7 +370,7 @@ enum Step {
 
 /// The point of `0..below` that lies where `number` lies among all.
 fn scaled(number: u32, below: u64) -> u64 {
-    u64::try_from(u128::from(number) * u128::from(below) >> 32).unwrap()
+    u64::try_from((u128::from(number) * u128::from(below)) >> 32).unwrap()
 }
 
 fn setups() -> impl Strategy<Value = Setup> {
