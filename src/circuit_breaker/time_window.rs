@@ -10,13 +10,10 @@ use crate::sync::{AtomicU64, Ordering};
 ///
 /// One tenth is what a window can be too long by, and ten words are quick to add up.
 pub(crate) const BUCKETS: u32 = 10;
-/// Places in the ring: more than there are buckets in a window, and quick to divide by.
-const PLACES: usize = 16;
-const PLACE_BITS: u32 = PLACES.trailing_zeros();
 
 /// A ring of counters, one for each tenth of the window.
 ///
-/// Time is counted in buckets, from the making of the breaker on. A bucket's place in the ring is its number modulo 16,
+/// Time is counted in buckets, from the making of the breaker on. A bucket's place in the ring is its number modulo ten,
 /// and what it counts is under the number of its turn: a counter of an earlier turn is known as such, and begins anew. A
 /// new generation skips two whole turns, so that all earlier buckets lie behind its window, also that of a thread whose
 /// clock is ahead.
@@ -32,7 +29,7 @@ pub(crate) struct TimeWindow {
     /// Nanoseconds in a bucket.
     width: NonZeroU64,
     /// Apart, so that a breaker without them is smaller.
-    buckets: Box<[Bucket; PLACES]>,
+    buckets: Box<[Bucket; 10]>,
     /// The last bucket that counted a failure or a slow call.
     unhealthy: AtomicU64,
 }
@@ -105,18 +102,18 @@ impl TimeWindow {
     /// The bucket of `now`.
     #[inline]
     fn number(&self, generation: u64, now: u64) -> u64 {
-        now / self.width + (generation << (PLACE_BITS + 1))
+        now / self.width + generation.wrapping_mul(2 * u64::from(BUCKETS))
     }
 
     #[inline]
-    #[allow(clippy::as_conversions, clippy::cast_possible_truncation, reason = "less than 16")]
+    #[allow(clippy::as_conversions, clippy::cast_possible_truncation, reason = "less than ten")]
     fn place(number: u64) -> usize {
-        number as usize % PLACES
+        (number % u64::from(BUCKETS)) as usize
     }
 
     #[inline]
     fn turn(number: u64) -> u64 {
-        number >> PLACE_BITS
+        number / u64::from(BUCKETS)
     }
 
     /// Records one call. `None` where the window holds neither a failure nor a slow call, or time has passed it by.
