@@ -201,6 +201,19 @@ async fn a_handle_that_stayed_ready_through_an_outage_is_called() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_clone_has_asked_for_nothing_whatever_the_original_has() {
+    let rig = Rig::new(Face::Tower, brittle());
+    let (backend, probe, mut service) = layered(&rig, ok(200));
+    let gate = probe.gate();
+    service.ready().await.unwrap();
+    let mut clone = service.clone();
+    assert_eq!(is_rejected(clone.call(()).await), Some(ZERO));
+    assert_eq!((gate.held(), backend.started()), (1, 0), "the original is as it was");
+    assert_eq!(service.call(()).await.unwrap(), 200);
+    assert_eq!(clone.ready().await.unwrap().call(()).await.unwrap(), 200);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_service_that_fails_to_become_ready_has_failed() {
     let rig = Rig::new(Face::Tower, brittle().consecutive_failures(2));
     let (backend, probe, mut service) = layered(&rig, ok(200));
