@@ -389,3 +389,71 @@ async fn whatever_is_dropped_and_when_nothing_is_held_and_the_breaker_closes() {
         "{rejections}, {in_shadow}"
     );
 }
+
+/// The same with two threads, in real time and without a wait: calls that yield, fail and are aborted while the breaker
+/// opens and closes all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_are_aborted_on_other_threads_leave_nothing_behind_either() {
+    let (begun, ended) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let counted = Arc::clone(&ended);
+    let breaker = CircuitBreaker::builder("payments")
+        .count_window(8)
+        .minimum_calls(4)
+        .open_time(Duration::from_micros(20))
+        .samples(2)
+        .abandoned(Abandoned::FailureAfter(Duration::from_micros(50)))
+        .classify(verdict)
+        .on_event(move |event| {
+            if let Event::Finished { .. } = event {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+        .build()
+        .unwrap()
+        .erased();
+    let mut random = Random(7);
+    let mut aborted = 0;
+    for _ in 0..2_000 {
+        let tasks: Vec<_> = (0..8)
+            .map(|n| {
+                let (breaker, begun) = (breaker.clone(), Arc::clone(&begun));
+                let (yields, fails) = (random.below(6), random.below(3) == 0);
+                let operation = async move {
+                    begun.fetch_add(1, Ordering::Relaxed);
+                    for _ in 0..yields {
+                        tokio::task::yield_now().await;
+                    }
+                    if fails { Err(Failure::Down) } else { Ok(200) }
+                };
+                if n % 2 == 0 {
+                    tokio::spawn(async move { breaker.call(operation).await })
+                } else {
+                    let once = Arc::new(Mutex::new(Some(operation)));
+                    let service = tower::service_fn(move |()| {
+                        let operation = once.lock().unwrap().take();
+                        async move { operation.unwrap().await }
+                    });
+                    tokio::spawn(breaker.layer(service).oneshot(()))
+                }
+            })
+            .collect();
+        if random.below(2) == 0 {
+            tokio::task::yield_now().await;
+        }
+        for task in tasks {
+            if random.below(2) == 0 {
+                task.abort();
+            }
+            if task.await.is_err() {
+                aborted += 1;
+            }
+        }
+        assert_eq!(breaker.snapshot().probes_in_flight, 0);
+        assert_eq!(ended.load(Ordering::Relaxed), begun.load(Ordering::Relaxed));
+    }
+    println!("figure: cancellations injected: {aborted}");
+    assert!(
+        breaker.snapshot().stale_results > 0,
+        "it has never changed under a call"
+    );
+}
