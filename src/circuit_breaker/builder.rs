@@ -210,7 +210,7 @@ impl<C> CircuitBreakerBuilder<C> {
         self.map_classifier(|_| classifier)
     }
 
-    fn map_classifier<D>(self, change: impl FnOnce(C) -> D) -> CircuitBreakerBuilder<D> {
+    pub(crate) fn map_classifier<D>(self, change: impl FnOnce(C) -> D) -> CircuitBreakerBuilder<D> {
         CircuitBreakerBuilder {
             config: self.config,
             listener: self.listener,

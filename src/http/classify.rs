@@ -21,8 +21,9 @@ use crate::{ByError, Classify, ExchangeErrors, Verdict};
 /// | other 5xx | `Permanent` |
 /// | the rest | `Success`: what is wrong with a 404 is the request |
 ///
-/// Errors are judged by `C`. Those of `reqwest` (with its feature) are known: one that could not build the request,
-/// decode the response or follow the redirects is `Permanent`, one made by `error_for_status` is judged as its status.
+/// Errors are judged by `C`. Those of `reqwest` (with its feature) are known: one that could not build the request says
+/// nothing of the server and is `Ignored`, one that could not decode the response or follow the redirects is
+/// `Permanent`, one made by `error_for_status` is judged as its status.
 ///
 /// # Examples
 ///
@@ -130,6 +131,7 @@ where
             Ok(response) => self.judge(response.status(), Some(response.headers())),
             Err(error) => match self.errors.as_error(error).and_then(client_error) {
                 Some(ClientError::Status(status)) => self.judge(status, None),
+                Some(ClientError::NotBuilt) => Verdict::Ignored,
                 Some(ClientError::Final) => Verdict::Permanent,
                 Some(ClientError::Passing) => Verdict::TRANSIENT,
                 None => self.errors.classify(result),

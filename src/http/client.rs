@@ -10,6 +10,8 @@ use http::StatusCode;
 pub(crate) enum ClientError {
     /// A response was turned into an error.
     Status(StatusCode),
+    /// There was no request to send.
+    NotBuilt,
     /// The next attempt would end the same way.
     Final,
     /// Anything else.
@@ -49,7 +51,8 @@ macro_rules! known_client {
                 let is_decode = || error.is_decode() && !error.is_timeout() && find::<hyper::Error>(error).is_none();
                 Some(match error.status() {
                     Some(status) => ClientError::Status(status),
-                    None if error.is_builder() || error.is_redirect() || is_decode() => ClientError::Final,
+                    None if error.is_builder() => ClientError::NotBuilt,
+                    None if error.is_redirect() || is_decode() => ClientError::Final,
                     None => ClientError::Passing,
                 })
             }

@@ -1,6 +1,8 @@
 #![doc = include_str!("../../docs/http.md")]
 
 mod body;
+#[cfg(feature = "circuit-breaker")]
+mod circuit_breaker;
 mod classify;
 mod client;
 mod head;
@@ -10,6 +12,8 @@ mod server;
 mod tape;
 
 pub use body::ReplayBody;
+#[cfg(feature = "circuit-breaker")]
+pub use circuit_breaker::circuit_breaker;
 #[cfg(feature = "fallback")]
 pub use classify::fallback;
 pub use classify::{ByGrpcStatus, ByStatus};

@@ -17,14 +17,14 @@ use super::{Ends, retry};
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// One request, whichever client sends it.
-struct Call {
+pub struct Call {
     method: Method,
     url: String,
     headers: Vec<(&'static str, &'static str)>,
     body: &'static str,
 }
 
-fn call(method: Method, url: String) -> Call {
+pub fn call(method: Method, url: String) -> Call {
     Call {
         method,
         url,
@@ -45,11 +45,11 @@ impl Call {
     }
 }
 
-type Answer = (StatusCode, HeaderMap, Bytes);
+pub type Answer = (StatusCode, HeaderMap, Bytes);
 
 macro_rules! reqwest_client {
     ($name:ident) => {
-        mod $name {
+        pub mod $name {
             use super::*;
 
             pub type ClientError = ::$name::Error;
@@ -87,7 +87,7 @@ macro_rules! reqwest_client {
     };
 }
 
-mod hyper_client {
+pub mod hyper_client {
     use http_body_util::{BodyExt, Full};
     use hyper_util::client::legacy::connect::HttpConnector;
     use hyper_util::client::legacy::{Client, Error as LegacyError};

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use ::http::{HeaderMap, HeaderName, Request, Response};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
-use steadfast::Error;
-use steadfast::http::{ByGrpcStatus, HttpReplay, ReplayBody, RequestHead};
+use steadfast::circuit_breaker::State;
+use steadfast::http::{self, ByGrpcStatus, HttpReplay, ReplayBody, RequestHead};
 use steadfast::retry::{Retry, RetryBuilder, StopReason};
 use steadfast::timeout::Timeout;
+use steadfast::{Error, Rejected, RejectedKind};
 use tokio::net::TcpListener;
 use tonic::Code;
 use tonic::body::Body;
@@ -258,6 +259,43 @@ async fn an_attempt_that_hangs_times_out_and_is_retried() {
         (ends.only(), calls.lock().unwrap().len()),
         ((2, StopReason::Success), 2)
     );
+}
+
+#[tokio::test]
+async fn a_breaker_counts_by_the_table_and_sends_nothing_while_it_is_open() {
+    for code in 1..=16 {
+        let (channel, calls) = health(vec![status(code); 2]).await;
+        let breaker = http::circuit_breaker("health").grpc().consecutive_failures(2);
+        let breaker = breaker.build().unwrap();
+        let service = ServiceBuilder::new()
+            .layer(breaker.clone())
+            .map_err(Error::Inner)
+            .service(channel);
+        let mut client = HealthClient::new(service);
+        let request = || HealthCheckRequest { service: String::new() };
+        for _ in 0..2 {
+            assert_eq!(client.check(request()).await.unwrap_err().code(), Code::from(code));
+        }
+        let last = client.check(request()).await;
+        let (state, counted) = (breaker.state(), breaker.snapshot().calls);
+        match code {
+            2 | 4 | 8 | 10 | 13 | 14 | 15 => {
+                let rejected = Rejected::find(&last.unwrap_err()).unwrap();
+                assert_eq!(
+                    (rejected.kind(), rejected.policy()),
+                    (RejectedKind::CircuitOpen, "health")
+                );
+                assert_eq!(
+                    (state, counted, calls.lock().unwrap().len()),
+                    (State::Open, 2, 2),
+                    "{code}"
+                );
+            }
+            // What the caller cancelled says nothing.
+            1 => assert_eq!((last.is_ok(), state, counted), (true, State::Closed, 1)),
+            _ => assert_eq!((last.is_ok(), state, counted), (true, State::Closed, 3), "{code}"),
+        }
+    }
 }
 
 #[allow(clippy::disallowed_methods, reason = "real waits on real sockets")]

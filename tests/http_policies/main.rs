@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "modules of one test program")]
 
 mod bodies;
+mod breakers;
 mod clients;
 mod grpc;
 mod reqwest_errors;

@@ -4,7 +4,8 @@ use std::future::ready;
 
 use ::http::Method;
 use steadfast::Classify;
-use steadfast::http::HttpReplay;
+use steadfast::circuit_breaker::State;
+use steadfast::http::{self, HttpReplay};
 use steadfast::retry::{Retry, StopReason};
 use tower::{Layer, Service, ServiceExt};
 
@@ -103,6 +104,24 @@ macro_rules! reqwest_version {
                 let error = retry.layer(client()).oneshot(request).await.unwrap_err();
                 assert!(error.is_builder(), "{error:?}");
                 assert_eq!(ends.only(), (1, StopReason::NotRetryable));
+            }
+
+            #[tokio::test]
+            async fn a_breaker_does_not_count_what_no_request_could_be_made_of() {
+                let breaker = http::circuit_breaker("x")
+                    .consecutive_failures(1)
+                    .build()
+                    .unwrap();
+                let service = breaker.layer(client().map_err(steadfast::Error::Inner));
+                let request = request(Method::GET, "ftp://localhost/".to_owned());
+                let error = service.oneshot(request).await.unwrap_err().into_inner().unwrap();
+                assert!(error.is_builder(), "{error:?}");
+                assert_eq!((breaker.state(), breaker.snapshot().calls), (State::Closed, 0));
+
+                let refused = client().get(nobody().await).send();
+                let refused = async { refused.await.map_err(steadfast::Error::Inner) };
+                assert!(breaker.call(refused).await.is_err());
+                assert_eq!((breaker.state(), breaker.snapshot().calls), (State::Open, 1));
             }
 
             #[tokio::test]

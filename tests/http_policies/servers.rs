@@ -14,11 +14,13 @@ use axum::extract::Path;
 use axum::response::Response;
 use axum::routing::{get, put};
 use futures::future::{Either, Ready, join_all, ready};
+use steadfast::bulkhead::{Bulkhead, Event};
 use steadfast::fallback::Fallback;
 use steadfast::retry::StopReason;
 use steadfast::timeout::Timeout;
 use steadfast::{Rejected, RejectedKind, http};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::{Layer, Service, ServiceBuilder};
 
@@ -346,6 +348,95 @@ async fn eight_connections_share_one_limit_and_those_that_wait_too_long_are_504(
         "{}",
         count(200)
     );
+}
+
+#[tokio::test]
+async fn a_breaker_that_handlers_opened_answers_for_them_with_its_open_time() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let handled = calls.clone();
+    let breaker = http::circuit_breaker("orders").consecutive_failures(3).build().unwrap();
+    let app = Router::new()
+        .route(
+            "/",
+            get(move || async move {
+                handled.fetch_add(1, Ordering::SeqCst);
+                StatusCode::SERVICE_UNAVAILABLE
+            }),
+        )
+        .route("/well", get(async || "here"))
+        .layer(http::server(breaker.clone()));
+    let url = serve(app).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    for _ in 0..3 {
+        let answer = fetch(&client, &url).await;
+        assert_eq!((answer.status, answer.retry_after, &*answer.body), (503, None, ""));
+    }
+    // The same breaker on every connection, and on every route of the layer.
+    for answer in eight(&url).await.into_iter().chain(eight(&format!("{url}/well")).await) {
+        assert_eq!((answer.status, answer.retry_after.as_deref()), (503, Some("10")));
+        assert_eq!(answer.body, "not available at the moment\n");
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 3);
+
+    breaker.reset();
+    assert_eq!(fetch(&client, &format!("{url}/well")).await.body, "here");
+}
+
+#[tokio::test]
+async fn a_bulkhead_has_one_limit_for_all_connections_and_the_rest_are_503_at_once() {
+    let (gate, refused) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (handlers, opener) = (gate.clone(), gate.clone());
+    let lanes = Bulkhead::builder("orders")
+        .max_concurrent(2)
+        .on_event(move |event| {
+            // The two that are in wait until the other six have been refused.
+            if let Event::Full { .. } = event
+                && refused.fetch_add(1, Ordering::SeqCst) == 5
+            {
+                opener.add_permits(2);
+            }
+        })
+        .build()
+        .unwrap();
+    let app = Router::new()
+        .route(
+            "/",
+            get(move || async move {
+                handlers.acquire().await.unwrap().forget();
+                "here"
+            }),
+        )
+        .layer(http::server(lanes.clone()));
+    let (served, refused): (Vec<_>, Vec<_>) = eight(&serve(app).await)
+        .await
+        .into_iter()
+        .partition(|answer| answer.status == 200);
+    assert_eq!((served.len(), refused.len()), (2, 6));
+    for answer in refused {
+        assert_eq!((answer.status, &*answer.body), (503, "not available at the moment\n"));
+        assert_eq!(answer.retry_after, None);
+    }
+    assert_eq!((lanes.in_flight(), lanes.available()), (0, 2));
+}
+
+#[tokio::test]
+async fn who_waits_too_long_in_a_bulkhead_is_a_503() {
+    let lanes = Bulkhead::builder("orders")
+        .max_concurrent(1)
+        .max_queued(8)
+        .max_wait(Duration::from_millis(50))
+        .build()
+        .unwrap();
+    let app = Router::new()
+        .route("/", get(async || "here"))
+        .layer(http::server(lanes.clone()));
+    let url = serve(app).await;
+    let permit = lanes.try_acquire().unwrap();
+    for answer in eight(&url).await {
+        assert_eq!((answer.status, &*answer.body), (503, "not available at the moment\n"));
+    }
+    drop(permit);
+    assert!(eight(&url).await.iter().all(|answer| answer.status == 200));
 }
 
 /// A service that cannot fail and is never ready, or is at once.
