@@ -3,15 +3,17 @@
 use std::io::Write;
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use reqwest::Response;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::count::{self, Counts};
 use crate::server::Server;
 
 pub(crate) const REQUESTS: u32 = 300;
-pub(crate) const AT_ONCE: usize = 50;
+/// Requests come at their own pace, and do not wait for the answers to those before them.
+pub(crate) const PAUSE: Duration = Duration::from_millis(10);
 
 /// One column of the table.
 pub(crate) struct Column {
@@ -24,6 +26,8 @@ pub(crate) struct Column {
     pub(crate) p99: Duration,
     /// Requests that reached the server, for each call.
     pub(crate) attempts: f64,
+    /// The most requests that the server had to work on at once.
+    pub(crate) at_once: u32,
     pub(crate) counts: Counts,
 }
 
@@ -36,11 +40,12 @@ pub(crate) async fn measure<E>(
     let started = Instant::now();
     print!("{name:<14}");
     let ask = async |book| {
+        sleep_until(started + book * PAUSE).await;
         let started = Instant::now();
         let answered = is_answer(call(book).await).await;
         (answered, started.elapsed())
     };
-    let mut calls = stream::iter(0..REQUESTS).map(ask).buffer_unordered(AT_ONCE);
+    let mut calls: FuturesUnordered<_> = (0..REQUESTS).map(ask).collect();
     let (mut answered, mut times) = (0, Vec::new());
     while let Some((was_answered, time)) = calls.next().await {
         answered += u32::from(was_answered);
@@ -61,6 +66,7 @@ pub(crate) async fn measure<E>(
         p50: times[times.len() / 2],
         p99: times[times.len() * 99 / 100],
         attempts: f64::from(server.take_requests()) / f64::from(REQUESTS),
+        at_once: server.take_at_once(),
         counts: count::take(),
     }
 }

@@ -30,9 +30,11 @@ enum Reply {
     Hang,
 }
 
-/// The script: of 20 books about 14 are fine, the others need two or three attempts, and a few are never answered.
+/// The script: of 20 books about 14 are fine, the others need two or three attempts, and a few are never answered. In the
+/// middle there is an outage: nothing is answered.
 fn script(book: u32, attempt: u32) -> Reply {
     match (book % 20, attempt) {
+        _ if (140..185).contains(&book) => Reply::Hang,
         _ if book == 8 || book == 108 => Reply::ComeBack,
         (1, 1) | (2, 1..=2) => Reply::Status(StatusCode::INTERNAL_SERVER_ERROR),
         (3, 1) => Reply::Status(StatusCode::SERVICE_UNAVAILABLE),
@@ -47,7 +49,33 @@ fn script(book: u32, attempt: u32) -> Reply {
 /// The server, running.
 pub(crate) struct Server {
     url: String,
-    requests: Arc<AtomicU32>,
+    load: Arc<Load>,
+}
+
+/// What the server has had to do.
+#[derive(Default)]
+struct Load {
+    requests: AtomicU32,
+    now: AtomicU32,
+    at_once: AtomicU32,
+}
+
+/// One request that is worked on, until it is answered or its client has gone.
+struct Working(Arc<Load>);
+
+impl Working {
+    fn new(load: &Arc<Load>) -> Self {
+        load.requests.fetch_add(1, Ordering::Relaxed);
+        let now = load.now.fetch_add(1, Ordering::Relaxed) + 1;
+        load.at_once.fetch_max(now, Ordering::Relaxed);
+        Self(Arc::clone(load))
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Server {
@@ -55,9 +83,9 @@ impl Server {
     pub(crate) async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
-        let requests = Arc::new(AtomicU32::new(0));
-        tokio::spawn(serve(listener, Arc::clone(&requests)));
-        Ok(Self { url, requests })
+        let load = Arc::default();
+        tokio::spawn(serve(listener, Arc::clone(&load)));
+        Ok(Self { url, load })
     }
 
     /// Where this book is.
@@ -67,17 +95,25 @@ impl Server {
 
     /// How many requests have arrived since this was asked last.
     pub(crate) fn take_requests(&self) -> u32 {
-        self.requests.swap(0, Ordering::Relaxed)
+        self.load.requests.swap(0, Ordering::Relaxed)
+    }
+
+    /// The most requests that it worked on at once, since this was asked last.
+    pub(crate) fn take_at_once(&self) -> u32 {
+        self.load.at_once.swap(0, Ordering::Relaxed)
     }
 }
 
-async fn serve(listener: TcpListener, requests: Arc<AtomicU32>) -> io::Result<()> {
+async fn serve(listener: TcpListener, load: Arc<Load>) -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
-        let requests = Arc::clone(&requests);
+        let load = Arc::clone(&load);
         let service = hyper::service::service_fn(move |request| {
-            requests.fetch_add(1, Ordering::Relaxed);
-            answer(request)
+            let working = Working::new(&load);
+            async {
+                let _working = working;
+                answer(request).await
+            }
         });
         // It ends with an error where the script says so: nothing to report.
         tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
