@@ -48,6 +48,11 @@ impl fmt::Debug for RequestHead<'_> {
 }
 
 /// A request that [`retry`](super::retry) can keep: `http::Request`, and with its feature `reqwest::Request`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no HTTP request that can be kept",
+    label = "not `http::Request`, nor that of a client whose feature is enabled",
+    note = "for `reqwest` enable the feature `reqwest-0_13` or `reqwest-0_12` of steadfast, the one of your version"
+)]
 pub trait HttpRequest {
     /// What is sent.
     type Sent: Sendable;
@@ -105,6 +110,12 @@ impl<B> Sendable for Request<ReplayBody<B>> {
 }
 
 /// A response whose head can be judged: `http::Response`, and with its feature `reqwest::Response`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no HTTP response that can be judged by its status",
+    label = "not `http::Response`, nor that of a client whose feature is enabled",
+    note = "for `reqwest` enable the feature `reqwest-0_13` or `reqwest-0_12` of steadfast, the one of your version",
+    note = "where the operation reads the body as well: have it return an error for a status that is one"
+)]
 pub trait HttpResponse {
     /// Its status.
     fn status(&self) -> StatusCode;
