@@ -2,7 +2,8 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use steadfast::{Rejected, fallback::Fallback, retry::Retry, timeout::Timeout};
+//! use steadfast::{Rejected, bulkhead::Bulkhead, circuit_breaker::CircuitBreaker};
+//! use steadfast::{fallback::Fallback, retry::Retry, timeout::Timeout};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! #[derive(Debug, thiserror::Error)]
@@ -24,15 +25,26 @@
 //!     .max_attempts(4)
 //!     .retry_if(|error: &ApiError| !matches!(error, ApiError::OutOfStock))
 //!     .build()?;
+//! let breaker = CircuitBreaker::builder("prices")
+//!     .failure_if(|error: &ApiError| !matches!(error, ApiError::OutOfStock))
+//!     .build()?;
+//! let lanes = Bulkhead::builder("prices").max_concurrent(32).build()?;
 //! let timeout = Timeout::attempt(Duration::from_millis(250));
 //!
 //! // plain: read from the inside out; one error type, your own
-//! let by_call = fallback.call(retry.call(|| timeout.call(price(1)))).await?;
+//! let by_call = fallback.call(retry.call(|| breaker.call(lanes.call(timeout.call(price(1)))))).await?;
 //!
 //! // Tower: the same values, the same state; read from top to bottom
-//! let service = ServiceBuilder::new().layer(fallback).layer(retry).layer(timeout).service(service_fn(price));
+//! let service = ServiceBuilder::new()
+//!     .layer(fallback)
+//!     .layer(retry)
+//!     .layer(breaker.clone())
+//!     .layer(lanes)
+//!     .layer(timeout)
+//!     .service(service_fn(price));
 //! let by_service = service.oneshot(1).await?;
 //! assert_eq!(by_call, by_service);
+//! assert_eq!(breaker.snapshot().calls, 2);
 //! # Ok(())
 //! # }
 //! ```
@@ -62,10 +74,19 @@
 //!
 //! # In which order
 //!
-//! From the outside in: fallback, total timeout, retry, attempt timeout, the call. The fallback answers for everything
-//! inside it. The retry is outside of the attempt timeout, so that each attempt has its own and a wait has none. A
-//! total timeout outside of the retry bounds the whole, but hides the last error: prefer `max_elapsed`, and set the
-//! timeout a little above it.
+//! From the outside in: fallback, total timeout, retry, circuit breaker, bulkhead, attempt timeout, the call.
+//!
+//! - The **fallback** answers for everything inside it.
+//! - A **total timeout** outside of the retry bounds the whole, but hides the last error: prefer `max_elapsed`, and set
+//!   the timeout a little above it.
+//! - The **retry** is outside of the breaker, so that each attempt is counted and none is made while it is open: what the
+//!   breaker rejects is not tried again. It is outside of the bulkhead, so that no permit is held during a wait.
+//! - The **breaker** is outside of the bulkhead: what it rejects waits in no queue and takes no permit. That the bulkhead
+//!   is full is our doing and says nothing of the dependency, so the breaker does not count it.
+//! - The **bulkhead** is outside of the attempt timeout: the wait in its queue has its own limit, `max_wait`. Under the
+//!   timeout it would count as a failure of the dependency, which was never called.
+//! - The **attempt timeout** is innermost, so that each attempt has its own, and so that the breaker sees a call that
+//!   hangs as one that failed.
 //!
 //! # One error type
 //!
@@ -90,8 +111,11 @@
 //! | `ByError` cannot judge a `Result<_, anyhow::Error>` | `.boxed_errors()` in the builder; for a type that is no error `.any_error()` |
 //! | `From<Rejected>` is not implemented for your error | give it a variant with `#[from] Rejected`, or wrap it innermost: `.map_err(Error::Inner)` |
 //! | `ByClone` cannot keep a request of this type | `retry.replay(..)`; for HTTP requests the preset `http::retry()` |
-//! | the method `oneshot` (`call`, `ready`) exists, but its trait bounds were not satisfied | one of the three above: `ServiceExt::<Request>::oneshot(service, request)`, with the request's type written out, shows which |
-//! | `RetryBuilder` is no `Layer` | `.build()?` |
+//! | `Clone` is not implemented for `BoxService`, under a breaker or a bulkhead | `BoxCloneService` or tower's `Buffer`: they need a clone of the service inside for who comes after a rejection |
+//! | no `HttpResponse` (`HttpRequest`) of `reqwest::Response` | the feature `reqwest-0_13` or `reqwest-0_12`, whichever yours is |
+//! | the method `oneshot` (`call`, `ready`) exists, but its trait bounds were not satisfied | one of those above: `ServiceExt::<Request>::oneshot(service, request)`, with the request's type written out, shows which |
+//! | the method `service` exists, but `RetryBuilder` (`CircuitBreakerBuilder`, `BulkheadBuilder`) is no `Layer` | `.build()?` |
+//! | the breaker (bulkhead, retry) does not live long enough, in `tokio::spawn` | move a clone in: `async move { breaker.call(..).await }` |
 //! | `From<Rejected>` is not implemented for `Infallible` | put the layer into `http::server(..)` |
 //! | expected `Request<Full<Bytes>>`, found `Request<ReplayBody<..>>` | make hyper's client with `build_http::<ReplayBody<Full<Bytes>>>()` |
 //!

@@ -8,13 +8,13 @@ use crate::rejected::find;
 
 /// What one finished attempt means, the same for every pattern.
 ///
-/// | verdict | retry | fallback | retry budget |
-/// |---|---|---|---|
-/// | `Success` | returns it | no | earns |
-/// | `Transient` | may retry | yes | a retry costs 1 |
-/// | `Overloaded` | may retry | yes | a retry costs 2 |
-/// | `Permanent` | returns it | yes | earns |
-/// | `Ignored` | returns it | only if it is a [`Rejected`](crate::Rejected) | not counted |
+/// | verdict | retry | circuit breaker | fallback | retry budget |
+/// |---|---|---|---|---|
+/// | `Success` | returns it | a success | no | earns |
+/// | `Transient` | may retry | a failure | yes | a retry costs 1 |
+/// | `Overloaded` | may retry | a failure | yes | a retry costs 2 |
+/// | `Permanent` | returns it | a failure | yes | earns |
+/// | `Ignored` | returns it | not counted | only if it is a [`Rejected`](crate::Rejected) | not counted |
 ///
 /// A caller's mistake (HTTP 404, a failed validation) is `Success`: the dependency did its job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
