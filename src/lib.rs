@@ -112,7 +112,8 @@
 //! | `From<Rejected>` is not implemented for your error | give it a variant with `#[from] Rejected`, or wrap it innermost: `.map_err(Error::Inner)` |
 //! | `ByClone` cannot keep a request of this type | `retry.replay(..)`; for HTTP requests the preset `http::retry()` |
 //! | `Clone` is not implemented for `BoxService`, under a breaker or a bulkhead | `BoxCloneService` or tower's `Buffer`: they need a clone of the service inside for who comes after a rejection |
-//! | no `HttpResponse` (`HttpRequest`) of `reqwest::Response` | the feature `reqwest-0_13` or `reqwest-0_12`, whichever yours is |
+//! | `reqwest`'s `Response` is no HTTP response, or `HttpReplay` cannot keep its `Request` | the feature `reqwest-0_13` or `reqwest-0_12`, whichever yours is |
+//! | `String` is no HTTP response | `error_for_status()?` in the operation, `.any_response()` in the builder |
 //! | the method `oneshot` (`call`, `ready`) exists, but its trait bounds were not satisfied | one of those above: `ServiceExt::<Request>::oneshot(service, request)`, with the request's type written out, shows which |
 //! | the method `service` exists, but `RetryBuilder` (`CircuitBreakerBuilder`, `BulkheadBuilder`) is no `Layer` | `.build()?` |
 //! | the breaker (bulkhead, retry) does not live long enough, in `tokio::spawn` | move a clone in: `async move { breaker.call(..).await }` |

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use http::StatusCode;
 
-use super::classify::{ByGrpcStatus, ByStatus};
+use super::classify::{ByErrorStatus, ByGrpcStatus, ByStatus};
 use crate::Verdict;
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerBuilder};
 
@@ -64,6 +64,11 @@ impl<D> CircuitBreakerBuilder<ByStatus<D>> {
     /// Judges `status` as `verdict`: see [`ByStatus::treat`].
     pub fn treat(self, status: StatusCode, verdict: Verdict) -> Self {
         self.map_classifier(|by_status| by_status.treat(status, verdict))
+    }
+
+    /// Judges errors alone, for calls that read the body as well: see [`ByErrorStatus`].
+    pub fn any_response(self) -> CircuitBreakerBuilder<ByErrorStatus<D>> {
+        self.map_classifier(ByErrorStatus::over)
     }
 
     /// Judges gRPC responses: see [`ByGrpcStatus`].

@@ -76,6 +76,19 @@ impl<C> ByStatus<C> {
             decided => decided,
         }
     }
+
+    fn judge_error<T, E>(&self, error: &E) -> Verdict
+    where
+        C: Classify<T, E>,
+    {
+        match self.errors.as_error(error).and_then(client_error) {
+            Some(ClientError::Status(status)) => self.judge(status, None),
+            Some(ClientError::NotBuilt) => Verdict::Ignored,
+            Some(ClientError::Final) => Verdict::Permanent,
+            Some(ClientError::Passing) => Verdict::TRANSIENT,
+            None => self.errors.classify(Err(error)),
+        }
+    }
 }
 
 impl<C, D> ExchangeErrors<D> for ByStatus<C> {
@@ -129,18 +142,86 @@ where
     fn classify(&self, result: Result<&T, &E>) -> Verdict {
         match result {
             Ok(response) => self.judge(response.status(), Some(response.headers())),
-            Err(error) => match self.errors.as_error(error).and_then(client_error) {
-                Some(ClientError::Status(status)) => self.judge(status, None),
-                Some(ClientError::NotBuilt) => Verdict::Ignored,
-                Some(ClientError::Final) => Verdict::Permanent,
-                Some(ClientError::Passing) => Verdict::TRANSIENT,
-                None => self.errors.classify(result),
-            },
+            Err(error) => self.judge_error(error),
         }
     }
 
     fn as_error<'e>(&self, error: &'e E) -> Option<&'e (dyn Error + 'static)> {
         self.errors.as_error(error)
+    }
+}
+
+/// Judges errors as [`ByStatus`] does, and any `Ok` as a success: for calls that read the body as well, and whose answer is
+/// no longer a response.
+///
+/// A status is judged where it is an error of the call: `reqwest`'s `error_for_status()?`. That does not keep the headers:
+/// a `Retry-After` is not seen.
+///
+/// # Examples
+///
+/// ```no_run
+/// use steadfast::{Rejected, http};
+///
+/// #[derive(Debug, thiserror::Error)]
+/// enum ApiError {
+///     #[error("http: {0}")]
+///     Http(#[from] reqwest::Error),
+///     #[error(transparent)]
+///     Rejected(#[from] Rejected),
+/// }
+///
+/// async fn books(client: &reqwest::Client) -> Result<String, ApiError> {
+///     let response = client.get("http://localhost:8080/books").send().await?;
+///     Ok(response.error_for_status()?.text().await?)
+/// }
+///
+/// # async fn example(client: reqwest::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let retry = http::retry().any_response().build()?;
+/// let breaker = http::circuit_breaker("catalogue").any_response().build()?;
+/// let books = retry.call(|| breaker.call(books(&client))).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ByErrorStatus<C = ByError> {
+    by_status: ByStatus<C>,
+}
+
+/// Judges errors by [`ByError`], where they carry no status.
+impl Default for ByErrorStatus {
+    fn default() -> Self {
+        Self::over(ByStatus::default())
+    }
+}
+
+impl<C> ByErrorStatus<C> {
+    /// Judges errors by `by_status`.
+    pub fn over(by_status: ByStatus<C>) -> Self {
+        Self { by_status }
+    }
+}
+
+impl<T, E, C> Classify<T, E> for ByErrorStatus<C>
+where
+    C: Classify<T, E>,
+{
+    fn classify(&self, result: Result<&T, &E>) -> Verdict {
+        match result {
+            Ok(_) => Verdict::Success,
+            Err(error) => self.by_status.judge_error(error),
+        }
+    }
+
+    fn as_error<'e>(&self, error: &'e E) -> Option<&'e (dyn Error + 'static)> {
+        self.by_status.errors.as_error(error)
+    }
+}
+
+impl<C, D> ExchangeErrors<D> for ByErrorStatus<C> {
+    type With = ByErrorStatus<D>;
+
+    fn exchange_errors(self, errors: D) -> ByErrorStatus<D> {
+        ByErrorStatus::over(self.by_status.exchange_errors(errors))
     }
 }
 

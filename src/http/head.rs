@@ -114,7 +114,7 @@ impl<B> Sendable for Request<ReplayBody<B>> {
     message = "`{Self}` is no HTTP response that can be judged by its status",
     label = "not `http::Response`, nor that of a client whose feature is enabled",
     note = "for `reqwest` enable the feature `reqwest-0_13` or `reqwest-0_12` of steadfast, the one of your version",
-    note = "where the operation reads the body as well: have it return an error for a status that is one"
+    note = "where the operation reads the body as well: `error_for_status()?` in it, and `.any_response()` in the builder"
 )]
 pub trait HttpResponse {
     /// Its status.

@@ -16,7 +16,7 @@ pub use body::ReplayBody;
 pub use circuit_breaker::circuit_breaker;
 #[cfg(feature = "fallback")]
 pub use classify::fallback;
-pub use classify::{ByGrpcStatus, ByStatus};
+pub use classify::{ByErrorStatus, ByGrpcStatus, ByStatus};
 pub use head::{HttpRequest, HttpResponse, RequestHead, Sendable};
 pub use replay::{DEFAULT_BODY_LIMIT, HttpReplay, retry};
 pub use retry_after::retry_after;

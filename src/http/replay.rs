@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::{HeaderName, StatusCode};
 
-use super::classify::{ByGrpcStatus, ByStatus};
+use super::classify::{ByErrorStatus, ByGrpcStatus, ByStatus};
 use super::head::{HttpRequest, RequestHead, Sendable};
 use crate::Verdict;
 use crate::rejected::find;
@@ -136,6 +136,11 @@ impl<D> RetryBuilder<ByStatus<D>, HttpReplay> {
     /// Judges `status` as `verdict`: see [`ByStatus::treat`].
     pub fn treat(self, status: StatusCode, verdict: Verdict) -> Self {
         self.map_classifier(|by_status| by_status.treat(status, verdict))
+    }
+
+    /// Judges errors alone, for calls that read the body as well: see [`ByErrorStatus`].
+    pub fn any_response(self) -> RetryBuilder<ByErrorStatus<D>, HttpReplay> {
+        self.map_classifier(ByErrorStatus::over)
     }
 
     /// Judges gRPC responses: see [`ByGrpcStatus`]. Every gRPC call is a POST: say with

@@ -12,7 +12,7 @@ use super::attempt::{Attempt, Cause};
     message = "`{Self}` cannot keep a request of the type `{Req}`",
     label = "needs another way to keep its requests",
     note = "requests that are not `Clone`: `retry.replay(|request: &{Req}| ..)`, which makes a copy or says `None`",
-    note = "HTTP requests: `http::retry()` is the preset"
+    note = "HTTP requests: `http::retry()` is the preset; for `reqwest` with the feature `reqwest-0_13` or `reqwest-0_12`"
 )]
 pub trait Replay<Req> {
     /// What is sent: mostly the request as it came.

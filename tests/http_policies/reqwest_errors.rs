@@ -3,10 +3,10 @@
 use std::future::ready;
 
 use ::http::Method;
-use steadfast::Classify;
 use steadfast::circuit_breaker::State;
 use steadfast::http::{self, HttpReplay};
 use steadfast::retry::{Retry, StopReason};
+use steadfast::{Classify, Rejected};
 use tower::{Layer, Service, ServiceExt};
 
 use super::server::{Reply, Server, nobody};
@@ -104,6 +104,44 @@ macro_rules! reqwest_version {
                 let error = retry.layer(client()).oneshot(request).await.unwrap_err();
                 assert!(error.is_builder(), "{error:?}");
                 assert_eq!(ends.only(), (1, StopReason::NotRetryable));
+            }
+
+            /// The body of an answer, read within the call; a status from 400 on is an error, inside of the caller's own.
+            async fn body(url: String) -> Result<String, ApiError> {
+                let response = client().get(url).send().await?;
+                Ok(response.error_for_status()?.text().await?)
+            }
+
+            #[derive(Debug, thiserror::Error)]
+            enum ApiError {
+                #[error("http: {0}")]
+                Http(#[from] Error),
+                #[error(transparent)]
+                Rejected(#[from] Rejected),
+            }
+
+            #[tokio::test]
+            async fn where_the_call_reads_the_body_the_status_of_its_error_is_judged() {
+                let server = Server::start([404, 404, 503, 500, 503].map(Reply::Status)).await;
+                let breaker = http::circuit_breaker("x").any_response().consecutive_failures(3);
+                let breaker = breaker.build().unwrap();
+                for _ in 0..2 {
+                    let (retry, ends) = Ends::of(retry().any_response());
+                    let missing = retry.call(|| breaker.call(body(server.url("/")))).await;
+                    assert!(matches!(missing, Err(ApiError::Http(_))), "{missing:?}");
+                    assert_eq!(ends.only(), (1, StopReason::Success));
+                }
+                assert_eq!((breaker.snapshot().calls, breaker.snapshot().failures), (2, 0));
+
+                let (retry, ends) = Ends::of(retry().any_response().max_attempts(5));
+                let down = retry.call(|| breaker.call(body(server.url("/")))).await;
+                assert!(matches!(down, Err(ApiError::Rejected(_))), "{down:?}");
+                assert_eq!(ends.only(), (4, StopReason::NotRetryable));
+                assert_eq!((breaker.snapshot().failures, server.connections()), (3, 5));
+
+                breaker.reset();
+                assert_eq!(breaker.call(body(server.url("/"))).await.unwrap(), "answer 6");
+                assert_eq!(breaker.snapshot().failures, 0);
             }
 
             #[tokio::test]
