@@ -127,7 +127,7 @@
 //! | `retry`, `circuit-breaker`, `bulkhead`, `timeout`, `fallback` | yes | the module of that name | nothing |
 //! | `http` | no | the module of that name | `http`, `http-body`, `bytes`, `httpdate` |
 //! | `reqwest-0_12`, `reqwest-0_13` | no | `http` knows that client's types | that client, without its features |
-//! | `serde` | no | configurations from a file: `RetryConfig`, `TimeoutConfig` | `serde` with its derive, `humantime` |
+//! | `serde` | no | configurations from a file: `RetryConfig`, `CircuitBreakerConfig`, `TimeoutConfig` | `serde` with its derive, `humantime` |
 //! | `metrics` | no | counters through the `metrics` facade | the facade |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
