@@ -91,14 +91,18 @@ async fn main() -> Result<(), Box<dyn StdError>> {
 
     server.set_down(true);
     time.say("server", "answers 503");
-    let down = timeout(limit, calls(&|_| breaker.snapshot().openings == 2)).await?;
+    let opened_twice = |_| breaker.snapshot().openings == 2;
+    let down = timeout(limit, calls(&opened_twice)).await;
+    let down = down.map_err(|_| "the breaker did not open, and open again")?;
     assert!(down.iter().all(|face| face.failed > 0 && face.rejected > 0), "{down:?}");
     // What was rejected was not sent: of all calls the server has seen those that failed.
     assert_eq!(server.take_requests(), 20 + down[0].failed + down[1].failed);
 
     server.set_down(false);
     time.say("server", "answers again");
-    let back = timeout(limit, calls(&|_| breaker.state() == State::Closed)).await?;
+    let closed = |_| breaker.state() == State::Closed;
+    let back = timeout(limit, calls(&closed)).await;
+    let back = back.map_err(|_| "the breaker did not close")?;
     assert!(
         back.iter().all(|face| face.failed == 0 && face.rejected > 0),
         "{back:?}"

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use reqwest::Response;
-use steadfast::circuit_breaker::Event;
+use steadfast::circuit_breaker::{Event, State};
 use steadfast::{Error, Rejected};
 use tokio::time::Instant;
 
@@ -58,10 +58,14 @@ impl Timeline {
             ..
         } = event
         {
-            let (from, to) = (from.as_str(), to.as_str());
+            let reason = match (from, to) {
+                (_, State::HalfOpen) => "its time is over, the next calls are probes".to_owned(),
+                (State::HalfOpen, _) => format!("{failures} of {calls} probes had failed"),
+                _ => format!("{failures} of {calls} calls had failed"),
+            };
             let open_for = open_for.map_or(String::new(), |time| format!(", for {time:?}"));
-            let counted = format!("{failures} of {calls} calls had failed");
-            self.say("breaker", &format!("{from} -> {to}{open_for}: {counted}"));
+            let (from, to) = (from.as_str(), to.as_str());
+            self.say("breaker", &format!("{from} -> {to}{open_for}: {reason}"));
         }
     }
 }
