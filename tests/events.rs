@@ -14,7 +14,7 @@ use steadfast::Rejected;
 use steadfast::fallback::{self, Fallback};
 use steadfast::retry::{self, Retry, StopReason};
 use steadfast::timeout::{self, Timeout};
-use support::{Backend, Failure, Log, MS, Readiness, down, fail, hang, judge, ok, poll_once};
+use support::{Backend, Failure, Log, MS, Readiness, down, fail, hang, judge, ok, poll_once, subscribed};
 use tokio::time::{advance, sleep};
 use tower::{Layer, Service, ServiceExt};
 use tracing::field::{Field, Visit};
@@ -328,7 +328,7 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Notebook {
 fn every_event_is_logged_with_its_target_and_its_fields() {
     let lines = Log::default();
     let subscriber = tracing_subscriber::registry().with(Notebook(lines.clone()));
-    tracing::subscriber::with_default(subscriber, || paused().block_on(one_of_each()));
+    subscribed(subscriber, || paused().block_on(one_of_each()));
     assert_eq!(
         lines.take(),
         [
@@ -367,7 +367,7 @@ fn a_listener_that_panics_is_logged() {
         .build()
         .unwrap();
     let call = retry.call(|| async { Ok::<_, Failure>(1) });
-    tracing::subscriber::with_default(subscriber, || futures::executor::block_on(call)).unwrap();
+    subscribed(subscriber, || futures::executor::block_on(call)).unwrap();
     assert_eq!(
         lines.take()[1..],
         ["ERROR steadfast: message=an event listener panicked"]

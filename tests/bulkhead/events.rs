@@ -9,7 +9,7 @@ use tokio::time::advance;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
-use super::support::{Backend, Log, hang, ok, panics, poll_once};
+use super::support::{Backend, Log, hang, ok, panics, poll_once, subscribed};
 use super::{FACES, Face, WAIT, builder, gauges, ms, w};
 
 fn listened(max_concurrent: u32, max_queued: u32) -> (Bulkhead, Log<String>) {
@@ -204,7 +204,7 @@ fn every_event_is_logged_with_its_target_and_its_fields() {
     let lines = Log::default();
     let subscriber = tracing_subscriber::registry().with(Notebook(lines.clone()));
     let bulkhead = builder(1, 1).build().unwrap();
-    tracing::subscriber::with_default(subscriber, || paused().block_on(one_of_each(&bulkhead)));
+    subscribed(subscriber, || paused().block_on(one_of_each(&bulkhead)));
     assert_eq!(
         lines.take(),
         [

@@ -424,12 +424,9 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Notebook {
 
 #[test]
 fn every_event_is_logged_with_its_target_and_its_fields() {
-    // With a single subscriber, a thread of another test that comes to an event first would have it cached that nobody
-    // listens.
-    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let lines = Log::default();
     let subscriber = tracing_subscriber::registry().with(Notebook(lines.clone()));
-    tracing::subscriber::with_default(subscriber, || paused().block_on(one_of_each()));
+    subscribed(subscriber, || paused().block_on(one_of_each()));
     let expected = [
         "TRACE: message=finished policy=\"payments\" end=\"success\" counted=true",
         "DEBUG: message=finished policy=\"payments\" end=\"ignored\" verdict=\"ignored\" slow=false counted=false",

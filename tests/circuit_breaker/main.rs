@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use steadfast::circuit_breaker::{CircuitBreaker, CircuitBreakerBuilder, Event, State};
 use steadfast::{Erased, Rejected, RejectedKind, Verdict};
-use support::{Backend, Failure, Log, Step, down, fail, hang, judge, ok, panics};
+use support::{Backend, Failure, Log, Step, down, fail, hang, judge, ok, panics, subscribed};
 use tokio::time::{Instant, advance};
 use tower::{Layer, Service, ServiceExt};
 
