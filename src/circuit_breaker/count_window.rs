@@ -22,7 +22,7 @@ pub(crate) const MAX_SIZE: u32 = 1_000_000;
 /// **Orderings.** A touch releases what was added before it, and a claim acquires it: of a claim and a touch, either the
 /// claim comes later and sees what was added, or the touch does and sees what was claimed. So the last of several threads
 /// decides over all of their results. `sums` is released and acquired so that whoever sees a failure there finds its
-/// claim in `head`: nobody computes a rate over fewer calls than failed. The bits publish nothing.
+/// claim in `head`: an opening is never decided over fewer calls than failed. The bits publish nothing.
 ///
 /// Between its steps a thread that replaces a failure has it counted still. Of calls that end in the same moment, the
 /// window may therefore hold the oldest for a moment too long.
@@ -149,8 +149,9 @@ impl CountWindow {
             full: false,
             place: 0,
         };
-        self.sums.store(Sums::new(generation).pack(), Ordering::Relaxed);
-        self.head.store(head.pack(), Ordering::Relaxed);
+        // Swaps, as a model checker knows for certain what comes before them.
+        self.sums.swap(Sums::new(generation).pack(), Ordering::Relaxed);
+        self.head.swap(head.pack(), Ordering::Relaxed);
     }
 
     /// Records a call that was neither failed nor slow: the same as [`record`](Self::record), on a way that most calls
@@ -170,7 +171,7 @@ impl CountWindow {
         if claimed.is_err() {
             return Shortcut::NotTaken;
         }
-        if Sums::are_zero(self.sums.load(Ordering::Acquire)) {
+        if Sums::are_zero(self.sums.load(Ordering::Relaxed)) {
             Shortcut::Healthy
         } else {
             Shortcut::Recorded
@@ -178,10 +179,13 @@ impl CountWindow {
     }
 
     /// Records one call. `None` where the window holds neither a failure nor a slow call, or is of another generation.
+    ///
+    /// The counts may hold failures of calls that came after this one, and not those calls. Whoever opens a breaker for
+    /// them looks at [`counts`](Self::counts) first.
     #[inline(never)]
     pub(crate) fn record(&self, generation: u64, sample: Sample) -> Option<Counts> {
         let mut word = self.head.load(Ordering::Relaxed);
-        let claimed = loop {
+        let (claimed, next) = loop {
             let head = Head::unpack(word);
             if head.generation != generation {
                 return None;
@@ -191,7 +195,7 @@ impl CountWindow {
                 .head
                 .compare_exchange_weak(word, next.pack(), Ordering::Acquire, Ordering::Relaxed)
             {
-                Ok(_) => break head.place,
+                Ok(_) => break (head.place, next),
                 Err(other) => word = other,
             }
         };
@@ -204,13 +208,11 @@ impl CountWindow {
         if before != sample {
             return self.settle(generation, before, sample);
         }
-        let word = self.sums.load(Ordering::Acquire);
+        let word = self.sums.load(Ordering::Relaxed);
         if Sums::are_zero(word) {
             return None;
         }
-        // The sums may hold failures of claims that came after this one.
-        let head = Head::unpack(self.head.load(Ordering::Relaxed));
-        self.counted(head, generation, word)
+        self.counted(next, generation, word)
     }
 
     /// The third step.

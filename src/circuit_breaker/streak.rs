@@ -16,7 +16,8 @@ impl Streak {
     }
 
     pub(crate) fn set(&self, generation: u64, length: u32) {
-        self.0.store(tagged(generation, length), Ordering::Relaxed);
+        // A swap, as a model checker knows for certain what comes before it.
+        self.0.swap(tagged(generation, length), Ordering::Relaxed);
     }
 
     /// The length after this result; 0 for one that came too late to count.

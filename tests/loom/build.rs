@@ -5,6 +5,9 @@
 use std::path::Path;
 use std::{env, fs};
 
+#[path = "build/circuit_breaker.rs"]
+mod circuit_breaker;
+
 struct Defect {
     source: &'static str,
     module: &'static str,
@@ -146,18 +149,11 @@ fn main() {
     println!("cargo::rustc-check-cfg=cfg(steadfast_loom)");
     println!("cargo::rustc-cfg=steadfast_loom");
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build");
     let out = env::var("OUT_DIR").expect("set by cargo");
-    for Defect { source, module, edits } in DEFECTS {
-        println!("cargo::rerun-if-changed={source}");
-        let code = fs::read_to_string(source).expect("the source of a core");
-        let (code, _tests) = code.split_once("#[cfg(test)]").expect("its tests");
-        // Inner doc comments cannot be included.
-        let mut code: String = code
-            .lines()
-            .filter(|line| !line.starts_with("//!"))
-            .map(|line| format!("{line}\n"))
-            .collect();
-        for (from, to) in edits {
+    for Defect { source, module, edits } in DEFECTS.iter().chain(circuit_breaker::DEFECTS) {
+        let mut code = code_of(source);
+        for (from, to) in *edits {
             assert_eq!(
                 code.matches(from).count(),
                 1,
@@ -167,4 +163,23 @@ fn main() {
         }
         fs::write(Path::new(&out).join(format!("{module}.rs")), code).expect("a seeded defect");
     }
+}
+
+/// The code of a core without its tests: one file, or those of a core of several, each as the module that it is.
+fn code_of(source: &str) -> String {
+    if source == circuit_breaker::FOLDER {
+        let module = |name: &&str| {
+            let code = code_of(&format!("{source}/{name}.rs"));
+            format!("pub(crate) mod {name} {{\n{code}}}\n")
+        };
+        return circuit_breaker::FILES.iter().map(module).collect();
+    }
+    println!("cargo::rerun-if-changed={source}");
+    let code = fs::read_to_string(source).expect("the source of a core");
+    let code = code.split_once("#[cfg(test)]").map_or(&*code, |(code, _tests)| code);
+    // Inner doc comments cannot be included.
+    code.lines()
+        .filter(|line| !line.starts_with("//!"))
+        .map(|line| format!("{line}\n"))
+        .collect()
 }

@@ -20,11 +20,25 @@ mod queue;
 #[path = "../../../src/bulkhead/semaphore.rs"]
 mod semaphore;
 
+#[path = "../../../src/circuit_breaker"]
+mod breaker {
+    pub(crate) mod cell;
+    pub(crate) mod count_window;
+    pub(crate) mod machine;
+    pub(crate) mod packed;
+    pub(crate) mod streak;
+    pub(crate) mod time_window;
+    pub(crate) mod window;
+}
+
 pub mod bulkhead;
+pub mod circuit_breaker;
 pub mod retry_budget;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use loom::model::Builder;
 
 /// Where the threads of a model start.
 ///
@@ -40,9 +54,24 @@ impl Gate {
 
 /// Runs `model` in every interleaving, and says in how many.
 pub(crate) fn explore(name: &str, model: impl Fn(Arc<Gate>) + Send + Sync + 'static) -> usize {
+    explore_as(&Builder::new(), name, model)
+}
+
+/// The same in the interleavings with so many preemptions at most, or as many as `LOOM_MAX_PREEMPTIONS` says.
+pub(crate) fn explore_within(
+    preemptions: usize,
+    name: &str,
+    model: impl Fn(Arc<Gate>) + Send + Sync + 'static,
+) -> usize {
+    let mut builder = Builder::new();
+    builder.preemption_bound.get_or_insert(preemptions);
+    explore_as(&builder, name, model)
+}
+
+fn explore_as(builder: &Builder, name: &str, model: impl Fn(Arc<Gate>) + Send + Sync + 'static) -> usize {
     let runs = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&runs);
-    loom::model(move || {
+    builder.check(move || {
         counted.fetch_add(1, Ordering::Relaxed);
         model(Arc::new(Gate(loom::sync::atomic::AtomicUsize::new(0))));
     });

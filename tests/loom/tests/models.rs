@@ -42,6 +42,28 @@ models! {
     what_was_done_under_one_permit_is_seen_under_the_next
 }
 
+models! {
+    circuit_breaker:
+    two_failures_open_a_count_window_once
+    two_failures_open_a_time_window_once
+    two_failures_open_a_streak_once
+    two_failures_in_different_buckets_open_a_time_window
+    a_success_that_reaches_the_minimum_beside_a_failure_opens_a_count_window
+    a_success_that_reaches_the_minimum_beside_a_failure_opens_a_time_window
+    a_success_beside_failures_does_not_raise_their_rate
+    old_news_open_nothing
+    a_report_has_no_more_failures_than_calls
+    the_sums_are_those_of_the_ring
+    a_late_result_is_not_found_in_the_next_generation
+    a_late_bit_does_no_harm_to_the_next_generation
+    a_clock_that_is_ahead_puts_nothing_into_the_next_generation
+    who_enters_a_generation_is_counted_in_it
+    who_is_refused_is_told_the_end_of_this_opening
+    the_last_place_of_a_round_is_taken_once
+    a_probe_that_returns_is_counted_or_given_up
+    changes_at_once_come_one_after_the_other
+}
+
 /// Each defect, with the models that catch it; the others pass.
 type CaughtBy<'a> = [(&'a str, &'a [&'a str])];
 
@@ -122,6 +144,178 @@ const BULKHEAD: &CaughtBy<'_> = &[
     ),
 ];
 
+const CIRCUIT_BREAKER: &CaughtBy<'_> = &[
+    (
+        "a_generation_is_published_relaxed",
+        &[
+            "who_enters_a_generation_is_counted_in_it",
+            "who_is_refused_is_told_the_end_of_this_opening",
+        ],
+    ),
+    (
+        "a_generation_is_read_relaxed",
+        &[
+            "who_enters_a_generation_is_counted_in_it",
+            "who_is_refused_is_told_the_end_of_this_opening",
+        ],
+    ),
+    (
+        "a_generation_is_published_before_its_window_begins",
+        &["who_enters_a_generation_is_counted_in_it"],
+    ),
+    (
+        "an_opening_is_published_before_its_end",
+        &["who_is_refused_is_told_the_end_of_this_opening"],
+    ),
+    (
+        "a_generation_is_published_after_the_lock",
+        &["changes_at_once_come_one_after_the_other"],
+    ),
+    (
+        "an_opening_checks_its_generation_before_the_lock",
+        &[
+            "a_success_that_reaches_the_minimum_beside_a_failure_opens_a_time_window",
+            "two_failures_open_a_time_window_once",
+        ],
+    ),
+    ("an_opening_is_not_looked_at_again", &["old_news_open_nothing"]),
+    (
+        "a_round_is_written_back_as_it_was_before_the_lock",
+        &["the_last_place_of_a_round_is_taken_once"],
+    ),
+    (
+        "a_streak_is_counted_by_load_and_store",
+        &[
+            "a_late_result_is_not_found_in_the_next_generation",
+            "two_failures_open_a_streak_once",
+        ],
+    ),
+    (
+        "a_streak_takes_results_of_every_generation",
+        &[
+            "a_late_result_is_not_found_in_the_next_generation",
+            "who_enters_a_generation_is_counted_in_it",
+        ],
+    ),
+    (
+        "the_touch_is_left_out",
+        &["a_success_that_reaches_the_minimum_beside_a_failure_opens_a_count_window"],
+    ),
+    (
+        "the_touch_releases_nothing",
+        &["a_success_that_reaches_the_minimum_beside_a_failure_opens_a_count_window"],
+    ),
+    (
+        "the_touch_comes_before_the_sums",
+        &["a_success_that_reaches_the_minimum_beside_a_failure_opens_a_count_window"],
+    ),
+    (
+        "a_claim_acquires_nothing",
+        &["a_success_that_reaches_the_minimum_beside_a_failure_opens_a_count_window"],
+    ),
+    (
+        "a_place_is_claimed_by_load_and_store",
+        &[
+            "a_late_bit_does_no_harm_to_the_next_generation",
+            "a_late_result_is_not_found_in_the_next_generation",
+            "a_success_beside_failures_does_not_raise_their_rate",
+            "a_success_that_reaches_the_minimum_beside_a_failure_opens_a_count_window",
+            "two_failures_open_a_count_window_once",
+        ],
+    ),
+    (
+        "sums_are_added_to_by_load_and_store",
+        &[
+            "a_late_bit_does_no_harm_to_the_next_generation",
+            "a_late_result_is_not_found_in_the_next_generation",
+            "the_sums_are_those_of_the_ring",
+        ],
+    ),
+    ("sums_release_nothing", &["a_report_has_no_more_failures_than_calls"]),
+    ("sums_are_read_relaxed", &["a_report_has_no_more_failures_than_calls"]),
+    (
+        "head_is_read_before_the_sums",
+        &["a_report_has_no_more_failures_than_calls"],
+    ),
+    (
+        "sums_take_results_of_every_generation",
+        &[
+            "a_late_bit_does_no_harm_to_the_next_generation",
+            "a_late_result_is_not_found_in_the_next_generation",
+            "who_enters_a_generation_is_counted_in_it",
+        ],
+    ),
+    (
+        "a_bit_is_put_by_load_and_store",
+        &[
+            "a_late_bit_does_no_harm_to_the_next_generation",
+            "the_sums_are_those_of_the_ring",
+        ],
+    ),
+    ("a_late_bit_is_put", &["a_late_bit_does_no_harm_to_the_next_generation"]),
+    (
+        "the_count_of_calls_is_not_touched",
+        &["a_success_that_reaches_the_minimum_beside_a_failure_opens_a_time_window"],
+    ),
+    (
+        "a_counter_releases_nothing",
+        &[
+            "a_report_has_no_more_failures_than_calls",
+            "a_success_that_reaches_the_minimum_beside_a_failure_opens_a_time_window",
+        ],
+    ),
+    (
+        "a_counter_acquires_nothing",
+        &["a_success_that_reaches_the_minimum_beside_a_failure_opens_a_time_window"],
+    ),
+    (
+        "a_counter_is_added_to_by_load_and_store",
+        &[
+            "a_success_that_reaches_the_minimum_beside_a_failure_opens_a_time_window",
+            "two_failures_open_a_time_window_once",
+        ],
+    ),
+    (
+        "a_counter_is_read_relaxed",
+        &["a_report_has_no_more_failures_than_calls"],
+    ),
+    (
+        "calls_are_read_before_failures",
+        &["a_report_has_no_more_failures_than_calls"],
+    ),
+    (
+        "failures_of_a_turn_that_is_over_are_counted",
+        &["a_report_has_no_more_failures_than_calls"],
+    ),
+    (
+        "an_unhealthy_bucket_is_noted_after_the_touch",
+        &["a_success_that_reaches_the_minimum_beside_a_failure_opens_a_time_window"],
+    ),
+    (
+        "unhealthy_buckets_acquire_nothing",
+        &["two_failures_in_different_buckets_open_a_time_window"],
+    ),
+    (
+        "unhealthy_buckets_release_nothing",
+        &["two_failures_in_different_buckets_open_a_time_window"],
+    ),
+    (
+        "a_failure_looks_no_further_than_its_bucket",
+        &["two_failures_in_different_buckets_open_a_time_window"],
+    ),
+    (
+        "a_generation_skips_no_turn",
+        &[
+            "a_late_result_is_not_found_in_the_next_generation",
+            "who_enters_a_generation_is_counted_in_it",
+        ],
+    ),
+    (
+        "a_generation_skips_one_turn",
+        &["a_clock_that_is_ahead_puts_nothing_into_the_next_generation"],
+    ),
+];
+
 #[test]
 fn every_seeded_defect_of_the_retry_budget_is_caught() {
     are_caught("retry_budget", steadfast_loom::retry_budget::DEFECTS, RETRY_BUDGET);
@@ -130,6 +324,15 @@ fn every_seeded_defect_of_the_retry_budget_is_caught() {
 #[test]
 fn every_seeded_defect_of_the_bulkhead_is_caught() {
     are_caught("bulkhead", steadfast_loom::bulkhead::DEFECTS, BULKHEAD);
+}
+
+#[test]
+fn every_seeded_defect_of_the_circuit_breaker_is_caught() {
+    are_caught(
+        "circuit_breaker",
+        steadfast_loom::circuit_breaker::DEFECTS,
+        CIRCUIT_BREAKER,
+    );
 }
 
 fn are_caught(pattern: &str, defects: &[&str], caught_by: &CaughtBy<'_>) {
