@@ -585,3 +585,65 @@ fn refusal(machine: &Machine, now: u64) -> Refusal {
     };
     Refusal { state, retry_after }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell as Value;
+
+    use super::super::time_window::TimeWindow;
+    use super::super::window::{Recent, Rules};
+    use super::*;
+
+    /// A clock that goes on each time it is looked at.
+    struct Passing {
+        now: Value<u64>,
+        by: u64,
+    }
+
+    impl Outside for Passing {
+        fn now(&self) -> u64 {
+            self.now.replace(self.now.get() + self.by)
+        }
+
+        fn open_for(&self, _: u32, _: Option<Duration>) -> u64 {
+            1
+        }
+
+        fn announce(&self, _: &Transition) {}
+    }
+
+    fn cell() -> Cell {
+        let rules = Rules {
+            minimum: 1,
+            failure_rate: Some(1.0),
+            slow_rate: None,
+            consecutive: None,
+        };
+        let probing = Probing {
+            samples: 1,
+            needed: 1,
+            max_concurrent: 1,
+            max_probe_time: 10,
+            max_undecided: 1,
+        };
+        Cell::new(Memory::new(rules, Recent::Time(TimeWindow::new(100))), probing, 0)
+    }
+
+    fn state_after_a_failure_with_a_clock_that_goes_on_by(by: u64) -> State {
+        let cell = cell();
+        let outside = Passing { now: Value::new(0), by };
+        let ticket = cell.enter(&outside).unwrap();
+        let failed = Sample {
+            failed: true,
+            slow: false,
+        };
+        assert_eq!(cell.exit(ticket, Some(failed), None, &outside), Counted::Yes);
+        cell.state()
+    }
+
+    #[test]
+    fn a_thread_that_was_held_up_before_the_lock_opens_nothing_with_old_news() {
+        assert_eq!(state_after_a_failure_with_a_clock_that_goes_on_by(90), State::Open);
+        assert_eq!(state_after_a_failure_with_a_clock_that_goes_on_by(100), State::Closed);
+    }
+}

@@ -356,3 +356,132 @@ impl Ring {
         self.0.get((place / Self::BITS) as usize)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAILED: Sample = Sample {
+        failed: true,
+        slow: false,
+    };
+    const GOOD: Sample = Sample {
+        failed: false,
+        slow: false,
+    };
+
+    fn window(size: u32, generation: u64) -> CountWindow {
+        let window = CountWindow::new(size, false);
+        window.begin(generation);
+        window
+    }
+
+    /// Calls and failures.
+    fn counts(window: &CountWindow, generation: u64) -> (u32, u32) {
+        let Counts { calls, failed, .. } = window.counts(generation);
+        (calls, failed)
+    }
+
+    #[test]
+    fn a_failure_weighs_less_with_each_call_and_then_slides_out() {
+        let window = window(4, 1);
+        let after = [FAILED, GOOD, GOOD, GOOD, GOOD].map(|sample| {
+            let _ = window.record(1, sample);
+            counts(&window, 1)
+        });
+        assert_eq!(after, [(1, 1), (2, 1), (3, 1), (4, 1), (4, 0)]);
+    }
+
+    #[test]
+    fn a_window_without_failures_computes_nothing() {
+        let window = window(2, 1);
+        assert_eq!([GOOD, GOOD, GOOD].map(|sample| window.record(1, sample)), [None; 3]);
+        assert!(window.record(1, FAILED).is_some());
+        // Beside the failure, in its place, and in a window that holds none any more.
+        assert!(window.record(1, GOOD).is_some());
+        assert!(window.record(1, GOOD).is_some());
+        assert_eq!(window.record(1, GOOD), None);
+    }
+
+    #[test]
+    fn a_call_can_be_slow_and_failed() {
+        let window = CountWindow::new(2, true);
+        window.begin(1);
+        let slow = Sample { slow: true, ..GOOD };
+        for sample in [Sample { slow: true, ..FAILED }, slow, GOOD] {
+            let _ = window.record(1, sample);
+        }
+        let counted = Counts {
+            calls: 2,
+            failed: 0,
+            slow: 1,
+        };
+        assert_eq!(window.counts(1), counted);
+        assert_eq!(window.samples(1), [slow, GOOD]);
+    }
+
+    #[test]
+    fn a_sum_that_is_off_for_a_moment_is_none_or_all() {
+        let minus_one = 0_u32.wrapping_sub(1);
+        let packed = Sums {
+            generation: 5,
+            failed: minus_one,
+            slow: 7,
+        };
+        let sums = Sums::unpack(packed.pack());
+        assert_eq!((sums.generation, sums.slow), (5, 7));
+        assert_eq!(Sums::visible(sums.failed, MAX_SIZE), 0);
+        let settled = Sums {
+            failed: sums.failed.wrapping_add(1),
+            ..sums
+        };
+        assert_eq!(Sums::unpack(settled.pack()).failed, 0);
+        assert_eq!([Sums::visible(4, 4), Sums::visible(5, 4)], [4, 4]);
+        assert_eq!(Sums::visible(MAX_SIZE, MAX_SIZE), MAX_SIZE);
+    }
+
+    #[test]
+    fn a_generation_begins_empty_also_where_its_tags_wrap_around() {
+        for tags in [1_u64 << 22, 1 << 32, 1 << 42] {
+            let before = (tags - 1).saturating_sub(1 << 30).max(1);
+            let window = window(3, before);
+            let _ = window.record(before, FAILED);
+            for generation in tags - 1..=tags + 1 {
+                window.begin(generation);
+                assert_eq!(counts(&window, generation), (0, 0));
+                let _ = window.record(generation, FAILED);
+                // One that was given out before.
+                assert_eq!(window.record(generation - 1, FAILED), None);
+                let _ = window.record(generation, GOOD);
+                assert_eq!(counts(&window, generation), (2, 1));
+                assert_eq!(counts(&window, generation - 1), (0, 0));
+                assert_eq!(window.samples(generation), [FAILED, GOOD]);
+                assert_eq!(window.samples(generation - 1), []);
+            }
+        }
+    }
+
+    #[test]
+    fn a_result_that_is_late_by_one_step_is_dropped_there() {
+        let window = window(1, 2);
+        let _ = window.record(2, FAILED);
+        assert_eq!(window.failed.replace(0, 1, true), None);
+        assert_eq!(window.settle(1, GOOD, FAILED), None);
+        assert_eq!(counts(&window, 2), (1, 1));
+    }
+
+    #[test]
+    fn the_largest_window_can_be_full_of_failures_and_empty_of_them() {
+        let window = window(MAX_SIZE, 1);
+        for _ in 0..MAX_SIZE {
+            let _ = window.record(1, FAILED);
+        }
+        assert_eq!(counts(&window, 1), (MAX_SIZE, MAX_SIZE));
+        let _ = window.record(1, GOOD);
+        assert_eq!(counts(&window, 1), (MAX_SIZE, MAX_SIZE - 1));
+        for _ in 1..MAX_SIZE {
+            let _ = window.record(1, GOOD);
+        }
+        assert_eq!(counts(&window, 1), (MAX_SIZE, 0));
+    }
+}

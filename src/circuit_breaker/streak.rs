@@ -47,3 +47,31 @@ impl Streak {
         if age(word, generation) == 0 { untagged(word) } else { 0 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_success_ends_a_streak_and_another_changes_nothing() {
+        let streak = Streak::new();
+        streak.begin(1);
+        let lengths = [true, true, false, false, true].map(|failed| streak.record(1, failed));
+        assert_eq!(lengths, [1, 2, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_late_result_neither_lengthens_a_streak_nor_ends_it() {
+        let streak = Streak::new();
+        streak.set(2, 3);
+        assert_eq!([streak.record(1, true), streak.record(1, false)], [0, 0]);
+        assert_eq!((streak.length(1), streak.length(2)), (0, 3));
+    }
+
+    #[test]
+    fn a_streak_grows_no_longer_than_it_can_say() {
+        let streak = Streak::new();
+        streak.set(1, u32::MAX);
+        assert_eq!(streak.record(1, true), u32::MAX);
+    }
+}

@@ -228,3 +228,133 @@ impl TimeWindow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: u64 = 1_000_000_000;
+    const MS: u64 = 1_000_000;
+    const FAILED: Sample = Sample {
+        failed: true,
+        slow: false,
+    };
+    const GOOD: Sample = Sample {
+        failed: false,
+        slow: false,
+    };
+
+    /// Calls and failures.
+    fn counts(window: &TimeWindow, generation: u64, now: u64) -> (u32, u32) {
+        let Counts { calls, failed, .. } = window.counts(generation, now);
+        (calls, failed)
+    }
+
+    #[test]
+    fn calls_slide_out_a_window_after_they_came() {
+        let window = TimeWindow::new(5 * S);
+        for at in [0, 400 * MS, 800 * MS] {
+            let _ = window.record(1, FAILED, at);
+        }
+        let after = [800 * MS, 4_800 * MS, 5_800 * MS].map(|now| counts(&window, 1, now));
+        assert_eq!(after, [(3, 3), (3, 3), (0, 0)]);
+    }
+
+    #[test]
+    fn a_bucket_ends_at_its_edge() {
+        let window = TimeWindow::new(5 * S);
+        let _ = window.record(1, FAILED, 500 * MS - 1);
+        let _ = window.record(1, GOOD, 500 * MS);
+        let after = [5 * S - 1, 5 * S, 5_500 * MS - 1, 5_500 * MS].map(|now| counts(&window, 1, now));
+        assert_eq!(after, [(2, 1), (1, 0), (1, 0), (0, 0)]);
+    }
+
+    #[test]
+    fn a_window_without_failures_computes_nothing() {
+        let window = TimeWindow::new(5 * S);
+        assert_eq!(window.record(1, GOOD, 0), None);
+        assert!(window.record(1, FAILED, S).is_some());
+        assert!(window.record(1, GOOD, 6 * S - 1).is_some());
+        assert_eq!(window.record(1, GOOD, 6 * S), None);
+    }
+
+    #[test]
+    fn a_turn_begins_where_the_one_before_was_counted() {
+        let window = TimeWindow::new(5 * S);
+        let _ = window.record(1, FAILED, 0);
+        let _ = window.record(1, GOOD, 5 * S);
+        assert_eq!(counts(&window, 1, 5 * S), (1, 0));
+        // A thread whose clock is a turn behind.
+        assert_eq!(window.record(1, FAILED, 0), None);
+        assert_eq!(counts(&window, 1, 5 * S), (1, 0));
+        assert_eq!(counts(&window, 1, 0), (0, 0));
+    }
+
+    #[test]
+    fn a_failure_sees_what_has_failed_in_a_later_bucket() {
+        let window = TimeWindow::new(5 * S);
+        let _ = window.record(1, FAILED, 600 * MS);
+        let seen = window.record(1, FAILED, 400 * MS).unwrap();
+        assert_eq!((seen.calls, seen.failed), (2, 2));
+    }
+
+    #[test]
+    fn a_generation_begins_empty() {
+        let window = TimeWindow::new(5 * S);
+        let _ = window.record(1, FAILED, 5 * S);
+        assert_eq!(counts(&window, 2, 5 * S), (0, 0));
+        assert_eq!(window.record(2, GOOD, 5 * S), None);
+        assert_eq!(counts(&window, 2, 5 * S), (1, 0));
+    }
+
+    #[test]
+    fn turns_wrap_around() {
+        let window = TimeWindow::new(10 * MS);
+        let around = ((1 << 32) * u64::from(BUCKETS) - 2 * u64::from(BUCKETS)) * MS;
+        for at in 0..u64::from(BUCKETS) {
+            let _ = window.record(1, FAILED, around / 2 + at * MS);
+        }
+        let _ = window.record(1, FAILED, around - MS);
+        let _ = window.record(1, FAILED, around);
+        assert_eq!(counts(&window, 1, around), (2, 2));
+        assert_eq!(counts(&window, 1, around + 9 * MS), (1, 1));
+        assert_eq!(counts(&window, 1, around + 10 * MS), (0, 0));
+    }
+
+    #[test]
+    fn a_failure_after_years_of_health_is_counted() {
+        let window = TimeWindow::new(10 * MS);
+        let _ = window.record(1, FAILED, 0);
+        let half_around = (1 << 31) * 10 * MS;
+        for later in [half_around + 20 * MS, half_around + half_around / 2] {
+            assert!(window.record(1, FAILED, later).is_some());
+            assert_eq!(counts(&window, 1, later), (1, 1));
+        }
+    }
+
+    #[test]
+    fn what_was_kept_comes_back_in_its_place_unless_it_is_too_old() {
+        let window = TimeWindow::new(5 * S);
+        let past = |age| Past {
+            age,
+            counts: Counts {
+                calls: 3,
+                failed: 1,
+                slow: 0,
+            },
+        };
+        window.fill(2, 0, &[past(u64::MAX), past(5 * S), past(5 * S - 1), past(0)]);
+        assert_eq!(counts(&window, 2, 0), (6, 2));
+        assert_eq!(counts(&window, 2, 500 * MS), (3, 1));
+        assert_eq!(window.samples(2, 500 * MS), [past(500 * MS)]);
+    }
+
+    #[test]
+    fn the_longest_window_holds_everything() {
+        let window = TimeWindow::new(u64::MAX);
+        let _ = window.record(1, FAILED, 0);
+        let _ = window.record(1, FAILED, u64::MAX);
+        assert_eq!(counts(&window, 1, u64::MAX), (2, 2));
+        assert_eq!(window.samples(1, u64::MAX).len(), 2);
+    }
+}

@@ -76,3 +76,34 @@ impl StateChanges {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::super::window::Counts;
+    use super::*;
+
+    fn transition(generation: u64, to: State) -> Transition {
+        Transition {
+            from: State::Closed,
+            to,
+            generation,
+            counts: Counts::default(),
+            openings: 0,
+            open_for: None,
+        }
+    }
+
+    #[test]
+    fn a_change_that_is_announced_late_is_not_told_after_a_later_one() {
+        let watch = Watch::default();
+        let mut changes = watch.subscribe(|| (3, State::HalfOpen));
+        watch.tell(&transition(2, State::Open));
+        assert_eq!(changes.changed().now_or_never(), None);
+        watch.tell(&transition(3, State::HalfOpen));
+        assert_eq!(changes.changed().now_or_never(), None);
+        watch.tell(&transition(4, State::Closed));
+        assert_eq!(changes.changed().now_or_never(), Some(Some(State::Closed)));
+    }
+}

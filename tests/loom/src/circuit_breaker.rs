@@ -97,7 +97,7 @@ struct Seen {
 
 /// What the models need of a cell, so that they run on the real one and on those with a seeded defect.
 trait Breaker: Sized + 'static {
-    type Ticket: Copy + PartialEq + 'static;
+    type Ticket: Copy + std::fmt::Debug + PartialEq + 'static;
 
     fn new(setup: Setup) -> Self;
     /// Or when a probe is admitted, in how long.
@@ -112,7 +112,7 @@ trait Breaker: Sized + 'static {
     fn failures_in_the_window(&self, world: &World) -> usize;
 
     fn admitted(&self, world: &World) -> Self::Ticket {
-        self.enter(world).ok().expect("it is closed")
+        self.enter(world).expect("it is closed")
     }
 
     /// A call that begins and ends.
