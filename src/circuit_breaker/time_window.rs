@@ -239,10 +239,7 @@ mod tests {
         failed: true,
         slow: false,
     };
-    const GOOD: Sample = Sample {
-        failed: false,
-        slow: false,
-    };
+    const GOOD: Sample = Sample::GOOD;
 
     /// Calls and failures.
     fn counts(window: &TimeWindow, generation: u64, now: u64) -> (u32, u32) {
@@ -343,7 +340,8 @@ mod tests {
                 slow: 0,
             },
         };
-        window.fill(2, 0, &[past(u64::MAX), past(5 * S), past(5 * S - 1), past(0)]);
+        let kept = [past(u64::MAX), past(5 * S), past(5 * S - 1), past(0)];
+        window.fill(2, 0, kept.into_iter());
         assert_eq!(counts(&window, 2, 0), (6, 2));
         assert_eq!(counts(&window, 2, 500 * MS), (3, 1));
         assert_eq!(window.samples(2, 500 * MS), [past(500 * MS)]);
