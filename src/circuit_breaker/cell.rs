@@ -340,7 +340,7 @@ impl Cell {
     /// The same for a call that was neither failed nor slow, which most are.
     // It calls nothing but in the end, so that the usual way saves no registers.
     #[inline]
-    pub(crate) fn exit_good(&self, ticket: Ticket, outside: &impl Outside) {
+    pub(crate) fn exit_good(&self, ticket: Ticket, outside: &impl Outside) -> Counted {
         let generation = ticket.generation;
         if ticket.probe.is_some() || self.control().generation() != generation {
             return self.exit_good_slowly(ticket, outside);
@@ -351,34 +351,35 @@ impl Cell {
             None => Shortcut::NotTaken,
         };
         match taken {
-            Shortcut::Healthy => {}
+            Shortcut::Healthy => Counted::Yes,
             Shortcut::NotTaken => self.exit_good_slowly(ticket, outside),
             Shortcut::Recorded => self.decide(generation, 0, outside),
         }
     }
 
     #[inline(never)]
-    fn exit_good_in_time(&self, window: &TimeWindow, ticket: Ticket, outside: &impl Outside) {
+    fn exit_good_in_time(&self, window: &TimeWindow, ticket: Ticket, outside: &impl Outside) -> Counted {
         let now = outside.now();
         match window.record_good(ticket.generation, now) {
-            Shortcut::Healthy => {}
+            Shortcut::Healthy => Counted::Yes,
             Shortcut::NotTaken => self.exit_good_slowly(ticket, outside),
             Shortcut::Recorded => self.decide(ticket.generation, now, outside),
         }
     }
 
     #[inline(never)]
-    fn exit_good_slowly(&self, ticket: Ticket, outside: &impl Outside) {
-        self.exit(ticket, Some(Sample::GOOD), None, outside);
+    fn exit_good_slowly(&self, ticket: Ticket, outside: &impl Outside) -> Counted {
+        self.exit(ticket, Some(Sample::GOOD), None, outside)
     }
 
     /// Opens if a rule is met; a count window does not ask for `now`.
     #[inline(never)]
-    fn decide(&self, generation: u64, now: u64, outside: &impl Outside) {
+    fn decide(&self, generation: u64, now: u64, outside: &impl Outside) -> Counted {
         let counts = self.memory.counts(generation, now);
         if self.memory.is_met(generation, counts) && self.control().is_closed() {
             self.trip(generation, None, outside);
         }
+        Counted::Yes
     }
 
     #[cold]

@@ -183,8 +183,7 @@ impl TimeWindow {
 
     /// The buckets of the window that ends with `last`, each with its number; the oldest first.
     fn live(&self, last: u64) -> impl Iterator<Item = (u64, &Bucket)> {
-        // The first generation has buckets enough before it.
-        let first = last - u64::from(BUCKETS - 1);
+        let first = (last + 1).saturating_sub(u64::from(BUCKETS));
         (first..=last).map(|number| (number, &self.buckets[Self::place(number)]))
     }
 

@@ -181,8 +181,16 @@ macro_rules! breaker {
                 }
 
                 fn exit(&self, ticket: Ticket, failed: bool, world: &World) -> bool {
-                    let sample = Sample { failed, slow: false };
-                    self.exit(ticket, Some(sample), None, world) == Counted::Yes
+                    let failure = Sample {
+                        failed: true,
+                        slow: false,
+                    };
+                    let counted = if failed {
+                        self.exit(ticket, Some(failure), None, world)
+                    } else {
+                        self.exit_good(ticket, world)
+                    };
+                    counted == Counted::Yes
                 }
 
                 fn reset(&self, world: &World) {
