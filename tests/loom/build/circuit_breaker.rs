@@ -196,6 +196,31 @@ pub(crate) const DEFECTS: &[Defect] = &[
         )],
     ),
     defect(
+        "a_shortcut_acquires_nothing",
+        &[(
+            ".compare_exchange(word, word + 1, Ordering::Acquire, Ordering::Relaxed)",
+            ".compare_exchange(word, word + 1, Ordering::Relaxed, Ordering::Relaxed)",
+        )],
+    ),
+    defect(
+        "a_shortcut_looks_before_it_claims",
+        &[
+            (
+                "        let claimed = self
+            .head
+            .compare_exchange(word, word + 1",
+                "        let sums = self.sums.load(Ordering::Relaxed);
+        let claimed = self
+            .head
+            .compare_exchange(word, word + 1",
+            ),
+            (
+                "if Sums::are_zero(self.sums.load(Ordering::Relaxed))",
+                "if Sums::are_zero(sums)",
+            ),
+        ],
+    ),
+    defect(
         "a_place_is_claimed_by_load_and_store",
         &[(
             "            match self
@@ -294,6 +319,13 @@ pub(crate) const DEFECTS: &[Defect] = &[
             "            match self
                 .0
                 .compare_exchange_weak(word, next, Ordering::Release, Ordering::Relaxed)",
+        )],
+    ),
+    defect(
+        "a_shortcut_in_time_acquires_nothing",
+        &[(
+            "calls.compare_exchange(word, word + 1, Ordering::AcqRel, Ordering::Relaxed)",
+            "calls.compare_exchange(word, word + 1, Ordering::Release, Ordering::Relaxed)",
         )],
     ),
     defect(

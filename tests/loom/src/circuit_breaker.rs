@@ -272,6 +272,8 @@ defects! {
     the_touch_releases_nothing
     the_touch_comes_before_the_sums
     a_claim_acquires_nothing
+    a_shortcut_acquires_nothing
+    a_shortcut_looks_before_it_claims
     a_place_is_claimed_by_load_and_store
     sums_are_added_to_by_load_and_store
     sums_release_nothing
@@ -283,6 +285,7 @@ defects! {
     the_count_of_calls_is_not_touched
     a_counter_releases_nothing
     a_counter_acquires_nothing
+    a_shortcut_in_time_acquires_nothing
     a_counter_is_added_to_by_load_and_store
     a_counter_is_read_relaxed
     calls_are_read_before_failures

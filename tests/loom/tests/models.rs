@@ -214,6 +214,14 @@ const CIRCUIT_BREAKER: &CaughtBy<'_> = &[
         &["a_success_that_reaches_the_minimum_beside_a_failure_opens_a_count_window"],
     ),
     (
+        "a_shortcut_acquires_nothing",
+        &["a_success_that_reaches_the_minimum_beside_a_failure_opens_a_count_window"],
+    ),
+    (
+        "a_shortcut_looks_before_it_claims",
+        &["a_success_that_reaches_the_minimum_beside_a_failure_opens_a_count_window"],
+    ),
+    (
         "a_place_is_claimed_by_load_and_store",
         &[
             "a_late_bit_does_no_harm_to_the_next_generation",
@@ -266,6 +274,10 @@ const CIRCUIT_BREAKER: &CaughtBy<'_> = &[
     ),
     (
         "a_counter_acquires_nothing",
+        &["a_success_that_reaches_the_minimum_beside_a_failure_opens_a_time_window"],
+    ),
+    (
+        "a_shortcut_in_time_acquires_nothing",
         &["a_success_that_reaches_the_minimum_beside_a_failure_opens_a_time_window"],
     ),
     (
