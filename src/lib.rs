@@ -156,9 +156,6 @@ mod guard;
 #[cfg(test)]
 mod histories;
 mod judgement;
-#[cfg(any(feature = "circuit-breaker", feature = "bulkhead"))]
-#[cfg_attr(not(test), expect(dead_code, reason = "the kernel of sets that are still to come"))]
-mod keyed;
 mod outcome;
 mod poll;
 mod random;
@@ -174,6 +171,8 @@ pub mod circuit_breaker;
 pub mod fallback;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(any(feature = "circuit-breaker", feature = "bulkhead"))]
+pub mod keyed;
 #[cfg(feature = "retry")]
 pub mod retry;
 #[cfg(feature = "timeout")]

@@ -8,7 +8,8 @@ use crate::event::tell;
 
 /// Something happened in a bulkhead.
 ///
-/// Every call that asked for a permit has one last event: all but `Queued` and `LimitChanged` are such.
+/// Every call that asked for a permit has one last event: all but `Queued`, `LimitChanged` and `KeysOverflowed` are
+/// such.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -67,6 +68,17 @@ pub enum Event<'a> {
         policy: &'a str,
         /// The limit from now on; 0 is a pause.
         max_concurrent: u32,
+    },
+    /// A keyed set had no room for a key: its calls share one bulkhead with other such keys. Told when it happens, and
+    /// while it goes on once a minute.
+    #[non_exhaustive]
+    KeysOverflowed {
+        /// The name of the policy.
+        policy: &'a str,
+        /// How many keys the set keeps.
+        max_keys: usize,
+        /// Lookups that found no room since this was last told.
+        lookups: u64,
     },
 }
 
@@ -131,6 +143,17 @@ impl Bulkhead {
         let policy = self.name();
         tracing::info!(target: "steadfast::bulkhead", policy, max_concurrent, "limit changed");
         self.tell(&Event::LimitChanged { policy, max_concurrent });
+    }
+
+    #[cold]
+    pub(crate) fn emit_keys_overflowed(&self, max_keys: usize, lookups: u64) {
+        let policy = self.name();
+        tracing::warn!(target: "steadfast::bulkhead", policy, max_keys, lookups, "no room for new keys");
+        self.tell(&Event::KeysOverflowed {
+            policy,
+            max_keys,
+            lookups,
+        });
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::builder::{check_max_wait, needs_max_wait};
+use super::config::{Limits, check_max_wait, needs_max_wait};
 use super::policy::{Bulkhead, wake};
 use super::semaphore::Gauges;
 use crate::ConfigError;
@@ -103,41 +103,18 @@ impl Bulkhead {
         Ok(())
     }
 
-    /// Whether nobody runs and nobody waits.
-    #[allow(dead_code, reason = "for the keyed set, which evicts idle ones only")]
-    pub(crate) fn is_idle(&self) -> bool {
+    /// Whether the limits are no longer those that it was built with.
+    pub(crate) fn is_changed(&self) -> bool {
         let gauges = self.gauges();
-        gauges.in_flight == 0 && gauges.queued == 0
+        let now = Limits {
+            max_concurrent: gauges.limit,
+            max_queued: gauges.max_queued,
+            max_wait: gauges.max_wait,
+        };
+        now != self.shared.built
     }
 
     fn gauges(&self) -> Gauges {
         self.shared.semaphore.gauges()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn idle_is_who_has_nobody_that_runs_and_nobody_that_waits() {
-        let second = Duration::from_secs(1);
-        let builder = Bulkhead::builder("lanes").max_concurrent(1).max_queued(1);
-        let bulkhead = builder.max_wait(second).build().unwrap();
-        assert!(bulkhead.is_idle());
-        let permit = bulkhead.try_acquire().unwrap();
-        assert!(!bulkhead.is_idle());
-        drop(permit);
-        bulkhead.set_max_concurrent(0);
-        assert!(bulkhead.is_idle());
-        let mut waiting = pin!(bulkhead.acquire());
-        assert!(matches!(
-            waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())),
-            Poll::Pending
-        ));
-        assert!(!bulkhead.is_idle());
     }
 }

@@ -78,7 +78,7 @@ pub struct BulkheadService<S, W = One> {
 
 /// What the inner service of this handle was asked.
 #[derive(Clone, Copy, PartialEq)]
-enum Readiness {
+pub(crate) enum Readiness {
     Unasked,
     /// It may have a place in a line.
     Pending,
@@ -123,49 +123,63 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let weight = self.weight.weigh(&request);
         let readiness = mem::replace(&mut self.readiness, Readiness::Unasked);
-        if readiness != Readiness::Ready || !self.bulkhead.try_admit(weight) {
-            return self.call_unready(weight, readiness, request);
-        }
-        // Borrowed until there is a future: a panic in between drops it.
-        let mut admission = Admission::holding(&self.bulkhead, weight);
-        let future = self.inner.call(request);
-        ResponseFuture::new(admission.own(), Some(ServiceCall::Made { future }))
+        admit(&self.bulkhead, &mut self.inner, weight, readiness, request)
     }
 }
 
-impl<S: Clone, W> BulkheadService<S, W> {
-    /// A call that is rejected, waits for its permit, or has its permit and is to be made when the inner service is ready.
-    ///
-    /// This handle goes on with a fresh clone: it is not to keep what it got for a call that is not made by it.
-    #[cold]
-    #[inline(never)]
-    fn call_unready<Req>(
-        &mut self,
-        weight: NonZeroU32,
-        readiness: Readiness,
-        request: Req,
-    ) -> ResponseFuture<Bulkhead, ServiceCall<S, Req>>
-    where
-        S: Service<Req>,
-    {
-        let asked = readiness != Readiness::Unasked;
-        let mut admission = Admission::new(self.bulkhead.clone(), weight);
-        admission.enter();
-        if admission.is_refused() {
-            if asked {
-                self.inner = self.inner.clone();
-            }
-            return ResponseFuture::new(admission, None);
-        }
-        let fresh = self.inner.clone();
-        let mut service = mem::replace(&mut self.inner, fresh);
-        if asked && admission.is_queued() {
-            // Neither does a call that waits for its permit keep anybody from using the inner service.
-            service = self.inner.clone();
-        }
-        let request = Some(request);
-        ResponseFuture::new(admission, Some(ServiceCall::Unready { service, request }))
+/// Makes a call, or rejects it, or lets it wait.
+#[inline]
+pub(crate) fn admit<S, Req>(
+    bulkhead: &Bulkhead,
+    inner: &mut S,
+    weight: NonZeroU32,
+    readiness: Readiness,
+    request: Req,
+) -> ResponseFuture<Bulkhead, ServiceCall<S, Req>>
+where
+    S: Service<Req> + Clone,
+{
+    if readiness != Readiness::Ready || !bulkhead.try_admit(weight) {
+        return admit_unready(bulkhead, inner, weight, readiness, request);
     }
+    // Borrowed until there is a future: a panic in between drops it.
+    let mut admission = Admission::holding(bulkhead, weight);
+    let future = inner.call(request);
+    ResponseFuture::new(admission.own(), Some(ServiceCall::Made { future }))
+}
+
+/// A call that is rejected, waits for its permit, or has its permit and is to be made when the inner service is ready.
+///
+/// The handle goes on with a fresh clone: it is not to keep what it got for a call that is not made by it.
+#[cold]
+#[inline(never)]
+fn admit_unready<S, Req>(
+    bulkhead: &Bulkhead,
+    inner: &mut S,
+    weight: NonZeroU32,
+    readiness: Readiness,
+    request: Req,
+) -> ResponseFuture<Bulkhead, ServiceCall<S, Req>>
+where
+    S: Service<Req> + Clone,
+{
+    let asked = readiness != Readiness::Unasked;
+    let mut admission = Admission::new(bulkhead.clone(), weight);
+    admission.enter();
+    if admission.is_refused() {
+        if asked {
+            *inner = inner.clone();
+        }
+        return ResponseFuture::new(admission, None);
+    }
+    let fresh = inner.clone();
+    let mut service = mem::replace(inner, fresh);
+    if asked && admission.is_queued() {
+        // Neither does a call that waits for its permit keep anybody from using the inner service.
+        service = inner.clone();
+    }
+    let request = Some(request);
+    ResponseFuture::new(admission, Some(ServiceCall::Unready { service, request }))
 }
 
 /// A clone has not asked for readiness yet.

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::admission::Admission;
-use super::builder::Settings;
+use super::config::Limits;
 use super::event::Event;
 use super::future::ResponseFuture;
 use super::layer::WeightedLayer;
@@ -51,24 +51,36 @@ pub(crate) struct Shared {
     pub(crate) semaphore: Semaphore,
     pub(crate) listener: Option<Listener>,
     pub(crate) name: Name,
+    /// What it was built with.
+    pub(crate) built: Limits,
     #[cfg(feature = "metrics")]
-    pub(crate) meters: super::event::BulkheadMeters,
+    pub(crate) meters: Arc<super::event::BulkheadMeters>,
+}
+
+/// What bulkheads are made of: settings that were checked. Those of one plan share their listener and meters.
+pub(crate) struct Plan {
+    pub(crate) name: Name,
+    pub(crate) limits: Limits,
+    pub(crate) listener: Option<Listener>,
+    #[cfg(feature = "metrics")]
+    pub(crate) meters: Arc<super::event::BulkheadMeters>,
 }
 
 impl Bulkhead {
-    pub(crate) fn new(name: Name, settings: Settings, listener: Option<Listener>) -> Self {
-        let Settings {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let Limits {
             max_concurrent,
             max_queued,
             max_wait,
-        } = settings;
+        } = plan.limits;
         Self {
             shared: Arc::new(Shared {
                 semaphore: Semaphore::new(max_concurrent, max_queued, max_wait),
-                listener,
-                name,
+                listener: plan.listener.clone(),
+                name: plan.name.clone(),
+                built: plan.limits,
                 #[cfg(feature = "metrics")]
-                meters: super::event::BulkheadMeters::new(),
+                meters: Arc::clone(&plan.meters),
             }),
         }
     }

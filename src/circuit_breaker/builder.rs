@@ -8,13 +8,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::config::{Abandoned, CircuitBreakerConfig, Window};
+use super::config::{Abandoned, Checked, CircuitBreakerConfig, Window};
 use super::event::Event;
+use super::keyed::CircuitBreakersBuilder;
 use super::policy::{Breaker, CircuitBreaker, Listener};
 use super::watch::Watch;
 use crate::clock::nanos;
 use crate::judgement::Judgement;
-use crate::{AnyError, Backoff, BoxedErrors, ByError, ConfigError, ErrorPredicate, ExchangeErrors, OutcomeFn, Verdict};
+use crate::rejected::Name;
+use crate::{
+    AnyError, Backoff, BoxedErrors, ByError, Classify, ConfigError, Erased, ErrorPredicate, ExchangeErrors, OutcomeFn,
+    Verdict,
+};
 
 impl CircuitBreaker {
     /// A builder with the defaults. The name is what the breaker is called in events and errors: that of the dependency.
@@ -246,25 +251,89 @@ impl<C> CircuitBreakerBuilder<C> {
     ///
     /// A setting outside its range, with that range.
     pub fn build(self) -> Result<CircuitBreaker<C>, ConfigError> {
-        let breaker = Arc::new(self.breaker()?);
-        Ok(CircuitBreaker::new(breaker, self.judgement))
+        let breaker = self.plan()?.breaker(0);
+        Ok(CircuitBreaker::new(Arc::new(breaker), Arc::new(self.judgement)))
     }
 
-    fn breaker(&self) -> Result<Breaker, ConfigError> {
-        Ok(Breaker {
+    /// A set of breakers with these settings, one for each key.
+    pub fn keyed<K>(self) -> CircuitBreakersBuilder<K, C> {
+        CircuitBreakersBuilder::new(self)
+    }
+
+    pub(crate) fn plan(&self) -> Result<Plan, ConfigError> {
+        Ok(Plan {
             name: self.config.full_name(),
-            cell: self.config.cell()?,
-            made: Instant::now(),
-            opening: self.config.opening()?,
+            checked: self.config.check()?,
             slow_after: self.config.slow_call_duration.map(nanos),
             abandoned: self.config.abandoned,
-            is_plain: self.config.slow_call_duration.is_none() && self.listener.is_none(),
-            shadow: AtomicBool::new(self.config.shadow),
+            shadow: self.config.shadow,
+            listener: self.listener.clone(),
+            #[cfg(feature = "metrics")]
+            meters: Arc::new(crate::event::Meters::new()),
+            #[cfg(feature = "metrics")]
+            keyed: false,
+        })
+    }
+
+    pub(crate) fn erased<T, E>(self) -> CircuitBreakerBuilder<Erased<T, E>>
+    where
+        C: Classify<T, E> + Send + Sync + 'static,
+    {
+        self.map_classifier(|classifier| Erased::new(Arc::new(classifier)))
+    }
+
+    pub(crate) fn into_judgement(self) -> Judgement<C> {
+        self.judgement
+    }
+}
+
+/// What breakers are made of: settings that were checked. Those of one plan share their listener and meters.
+pub(crate) struct Plan {
+    pub(crate) name: Name,
+    checked: Checked,
+    slow_after: Option<u64>,
+    abandoned: Abandoned,
+    shadow: bool,
+    listener: Option<Listener>,
+    #[cfg(feature = "metrics")]
+    meters: Arc<crate::event::Meters<{ super::event::OUTCOMES }>>,
+    #[cfg(feature = "metrics")]
+    keyed: bool,
+}
+
+impl Plan {
+    /// For the breakers of a keyed set.
+    #[cfg_attr(
+        not(feature = "metrics"),
+        allow(unused_mut, reason = "what differs is how they are metered")
+    )]
+    pub(crate) fn keyed(mut self) -> Self {
+        #[cfg(feature = "metrics")]
+        {
+            self.keyed = true;
+        }
+        self
+    }
+
+    /// The `n`-th of these breakers.
+    pub(crate) fn breaker(&self, n: u64) -> Breaker {
+        Breaker {
+            name: self.name.clone(),
+            cell: self.checked.cell(),
+            made: Instant::now(),
+            opening: self.checked.opening(n),
+            slow_after: self.slow_after,
+            abandoned: self.abandoned,
+            is_plain: self.slow_after.is_none() && self.listener.is_none(),
+            shadow: AtomicBool::new(self.shadow),
+            built_shadow: self.shadow,
             watch: Watch::default(),
             listener: self.listener.clone(),
             #[cfg(feature = "metrics")]
-            meters: crate::event::Meters::new(),
-        })
+            meters: Arc::clone(&self.meters),
+            #[cfg(feature = "metrics")]
+            keyed: self.keyed,
+        }
     }
 }
 

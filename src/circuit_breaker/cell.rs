@@ -572,6 +572,23 @@ impl Cell {
         result
     }
 
+    /// Whether a new breaker would not do as well, if nobody has called this one for a while: it is open or half-open, and
+    /// not for longer than `memory` after its open time. Nobody else has the breaker, so nobody has the lock.
+    pub(crate) fn must_stay(&self, memory: u64, outside: &impl Outside) -> bool {
+        match self.state() {
+            State::Closed => false,
+            State::ForcedOpen | State::ForcedClosed | State::Disabled | State::Isolated => true,
+            State::Open | State::HalfOpen => {
+                let machine = self.lock();
+                let over = match machine.automatic() {
+                    Automatic::Open { until } => until,
+                    Automatic::Closed | Automatic::HalfOpen => machine.since(),
+                };
+                outside.now() < over.saturating_add(memory)
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Machine> {
         // Nothing in the locked sections can panic half-way.
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)

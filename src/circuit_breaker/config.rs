@@ -10,6 +10,8 @@ use super::opening::Opening;
 use super::time_window::{BUCKETS, TimeWindow};
 use super::window::{Memory, Recent, Rules};
 use crate::clock::nanos;
+use crate::curve::Curve;
+use crate::random::{Random, seed};
 use crate::rejected::Name;
 use crate::{Backoff, ConfigError};
 
@@ -232,17 +234,17 @@ impl CircuitBreakerConfig {
         self.name.clone().map_or(Name::new("circuit breaker"), Name::from)
     }
 
-    /// The core of a breaker with these settings.
-    pub(crate) fn cell(&self) -> Result<Cell, ConfigError> {
-        let rules = self.rules()?;
-        let with_slow = rules.slow_rate.is_some();
-        let rates = rules.failure_rate.is_some() || with_slow;
-        let recent = match self.window {
-            _ if !rates => Recent::None,
-            Window::Count(size) => Recent::Count(CountWindow::new(size, with_slow)),
-            Window::Time(length) => Recent::Time(TimeWindow::new(nanos(length))),
-        };
-        Ok(Cell::new(Memory::new(rules, recent), self.probing()?, 0))
+    /// What breakers with these settings are made of.
+    pub(crate) fn check(&self) -> Result<Checked, ConfigError> {
+        Ok(Checked {
+            rules: self.rules()?,
+            window: self.window,
+            probing: self.probing()?,
+            open_curve: self.open_curve()?,
+            max_open_time: self.max_open_time,
+            use_retry_after: self.use_retry_after,
+            seed: self.seed,
+        })
     }
 
     fn rules(&self) -> Result<Rules, ConfigError> {
@@ -318,8 +320,7 @@ impl CircuitBreakerConfig {
         })
     }
 
-    /// How long this breaker stays open.
-    pub(crate) fn opening(&self) -> Result<Opening, ConfigError> {
+    fn open_curve(&self) -> Result<Curve, ConfigError> {
         let policy = &self.full_name();
         let checks = Checks { policy };
         checks.time("max_open_time", self.max_open_time)?;
@@ -332,8 +333,39 @@ impl CircuitBreakerConfig {
         }
         let backoff = self.open_backoff.clone();
         let backoff = backoff.unwrap_or_else(|| Backoff::constant(self.open_time));
-        let curve = backoff.check_open_time(policy, self.max_open_time)?;
-        Ok(Opening::new(curve, self.max_open_time, self.use_retry_after, self.seed))
+        backoff.check_open_time(policy, self.max_open_time)
+    }
+}
+
+/// Settings that were checked. Any number of breakers is made of them.
+pub(crate) struct Checked {
+    rules: Rules,
+    window: Window,
+    probing: Probing,
+    open_curve: Curve,
+    max_open_time: Duration,
+    use_retry_after: bool,
+    seed: Option<u64>,
+}
+
+impl Checked {
+    /// The core of a breaker.
+    pub(crate) fn cell(&self) -> Cell {
+        let with_slow = self.rules.slow_rate.is_some();
+        let rates = self.rules.failure_rate.is_some() || with_slow;
+        let recent = match self.window {
+            _ if !rates => Recent::None,
+            Window::Count(size) => Recent::Count(CountWindow::new(size, with_slow)),
+            Window::Time(length) => Recent::Time(TimeWindow::new(nanos(length))),
+        };
+        Cell::new(Memory::new(self.rules, recent), self.probing, 0)
+    }
+
+    /// How long the `n`-th of these breakers stays open: of one seed, but each with a jitter of its own.
+    pub(crate) fn opening(&self, n: u64) -> Opening {
+        let curve = self.open_curve.clone();
+        let random = || Random::stream(self.seed.unwrap_or_else(seed), n);
+        Opening::new(curve, self.max_open_time, self.use_retry_after, random)
     }
 }
 

@@ -64,6 +64,17 @@ pub enum Event<'a> {
         /// Its error, where it failed with a standard one.
         error: Option<&'a (dyn Error + 'static)>,
     },
+    /// A keyed set had no room for a key: its calls share one breaker with other such keys. Told when it happens, and
+    /// while it goes on once a minute.
+    #[non_exhaustive]
+    KeysOverflowed {
+        /// The name of the set.
+        policy: &'a str,
+        /// How many keys the set keeps.
+        max_keys: usize,
+        /// Lookups that found no room since this was last told.
+        lookups: u64,
+    },
 }
 
 /// How an admitted call ended.
@@ -128,6 +139,16 @@ pub(crate) struct Finish<'a> {
     pub(crate) error: Option<&'a (dyn Error + 'static)>,
 }
 
+/// One that is evicted while it is open is not counted any more.
+#[cfg(feature = "metrics")]
+impl Drop for Breaker {
+    fn drop(&mut self) {
+        if self.keyed {
+            self.count_open(self.cell.state().is_open(), false);
+        }
+    }
+}
+
 impl Breaker {
     #[cold]
     pub(crate) fn emit_transition(&self, transition: &Transition) {
@@ -171,15 +192,10 @@ impl Breaker {
             let label = || crate::event::label(&self.name);
             metrics::counter!("steadfast.circuit_breaker.transitions", "policy" => label(), "to" => to.as_str())
                 .increment(1);
-            let gauge = metrics::gauge!("steadfast.circuit_breaker.open", "policy" => label());
-            // As it is, not as it was, and looked at again: of two threads that come here at once, the last to set the gauge
-            // sees what the other has done.
-            loop {
-                let open = self.cell.state().is_open();
-                gauge.set(if open { 1.0 } else { 0.0 });
-                if self.cell.state().is_open() == open {
-                    break;
-                }
+            if self.keyed {
+                self.count_open(from.is_open(), to.is_open());
+            } else {
+                self.set_open();
             }
         }
         if let Some(listener) = &self.listener {
@@ -195,6 +211,34 @@ impl Breaker {
                 open_for,
             };
             tell(|| listener(&event));
+        }
+    }
+
+    #[cfg(feature = "metrics")]
+    fn open_gauge(&self) -> metrics::Gauge {
+        metrics::gauge!("steadfast.circuit_breaker.open", "policy" => crate::event::label(&self.name))
+    }
+
+    /// As it is, not as it was, and looked at again: of two threads that come here at once, the last to set the gauge sees
+    /// what the other has done.
+    #[cfg(feature = "metrics")]
+    fn set_open(&self) {
+        loop {
+            let open = self.cell.state().is_open();
+            self.open_gauge().set(if open { 1.0 } else { 0.0 });
+            if self.cell.state().is_open() == open {
+                break;
+            }
+        }
+    }
+
+    /// Breakers of one name are counted: every change is told once.
+    #[cfg(feature = "metrics")]
+    fn count_open(&self, before: bool, after: bool) {
+        match (before, after) {
+            (false, true) => self.open_gauge().increment(1.0),
+            (true, false) => self.open_gauge().decrement(1.0),
+            _ => {}
         }
     }
 
@@ -263,6 +307,20 @@ impl Breaker {
                 slow,
                 counted,
                 error,
+            };
+            tell(|| listener(&event));
+        }
+    }
+
+    #[cold]
+    pub(crate) fn emit_keys_overflowed(&self, max_keys: usize, lookups: u64) {
+        let policy = self.name.as_str();
+        tracing::warn!(target: "steadfast::circuit_breaker", policy, max_keys, lookups, "no room for new keys");
+        if let Some(listener) = &self.listener {
+            let event = Event::KeysOverflowed {
+                policy,
+                max_keys,
+                lookups,
             };
             tell(|| listener(&event));
         }

@@ -91,6 +91,30 @@ where
     }
 }
 
+/// Makes a call over a service that is ready, or rejects it and leaves a fresh clone that holds nothing.
+#[inline]
+pub(crate) fn admit<S, C, Req>(
+    breaker: CircuitBreaker<C>,
+    inner: &mut S,
+    request: Req,
+) -> ResponseFuture<CircuitBreaker<C>, S::Future>
+where
+    S: Service<Req> + Clone,
+{
+    let ticket = match breaker.breaker().admit() {
+        Ok(ticket) => ticket,
+        Err(refusal) => {
+            *inner = inner.clone();
+            return ResponseFuture::rejected(breaker, refusal);
+        }
+    };
+    let times = Times::of_admitted(breaker.breaker());
+    let guard = OnPanic::new(breaker.breaker(), ticket);
+    let operation = inner.call(request);
+    guard.disarm();
+    ResponseFuture::started(breaker, ticket, times, operation)
+}
+
 impl<S, C> CircuitBreakerService<S, C> {
     /// A call through a handle whose inner service is not ready, because the breaker was rejecting when it was asked.
     #[cold]

@@ -7,6 +7,7 @@ mod count_window;
 mod event;
 mod future;
 mod handle;
+mod keyed;
 mod layer;
 mod machine;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use config::{
 pub use event::{End, Event};
 pub use future::ResponseFuture;
 pub use handle::{Isolation, Snapshot};
+pub use keyed::{CircuitBreakers, CircuitBreakersBuilder};
 pub use layer::CircuitBreakerService;
 pub use machine::State;
 pub use policy::CircuitBreaker;

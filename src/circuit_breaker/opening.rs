@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::nanos;
 use crate::curve::{Curve, Progress};
-use crate::random::{Random, seed};
+use crate::random::Random;
 
 /// How long each opening lasts.
 #[derive(Debug)]
@@ -36,13 +36,13 @@ struct Session {
 }
 
 impl Opening {
-    pub(crate) fn new(curve: Curve, longest: Duration, use_retry_after: bool, chosen: Option<u64>) -> Self {
+    pub(crate) fn new(curve: Curve, longest: Duration, use_retry_after: bool, random: impl FnOnce() -> Random) -> Self {
         let times = curve.fixed().map_or_else(
             || {
                 let session = Mutex::new(Session {
                     drawn: 0,
                     progress: Progress::default(),
-                    random: Random::stream(chosen.unwrap_or_else(seed), 0),
+                    random: random(),
                 });
                 Times::Drawn(Box::new(Drawn { curve, session }))
             },

@@ -74,10 +74,15 @@ pub(crate) struct Breaker {
     pub(crate) is_plain: bool,
     /// Relaxed: it says what to do with a refusal, and nothing of its reason.
     pub(crate) shadow: AtomicBool,
+    /// What it was built with.
+    pub(crate) built_shadow: bool,
     pub(crate) watch: Watch,
     pub(crate) listener: Option<Listener>,
     #[cfg(feature = "metrics")]
-    pub(crate) meters: crate::event::Meters<{ super::event::OUTCOMES }>,
+    pub(crate) meters: Arc<crate::event::Meters<{ super::event::OUTCOMES }>>,
+    /// One of many of the same name.
+    #[cfg(feature = "metrics")]
+    pub(crate) keyed: bool,
 }
 
 impl Breaker {
@@ -141,8 +146,7 @@ impl Outside for Breaker {
 }
 
 impl<C> CircuitBreaker<C> {
-    pub(crate) fn new(breaker: Arc<Breaker>, judgement: Judgement<C>) -> Self {
-        let judgement = Arc::new(judgement);
+    pub(crate) fn new(breaker: Arc<Breaker>, judgement: Arc<Judgement<C>>) -> Self {
         Self {
             view: Arc::new(View { breaker, judgement }),
         }
@@ -185,7 +189,7 @@ impl<C> CircuitBreaker<C> {
             classifier,
             judge_rejections: self.view.judgement.judge_rejections,
         };
-        CircuitBreaker::new(Arc::clone(&self.view.breaker), judgement)
+        CircuitBreaker::new(Arc::clone(&self.view.breaker), Arc::new(judgement))
     }
 
     /// The same breaker under a type that can be written down: for a field of a struct.

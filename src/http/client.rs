@@ -84,6 +84,21 @@ macro_rules! known_client {
                 }
             }
 
+            #[cfg(any(feature = "circuit-breaker", feature = "bulkhead"))]
+            impl crate::http::HasAuthority for Request {
+                fn scheme(&self) -> Option<&str> {
+                    Some(self.url().scheme())
+                }
+
+                fn host(&self) -> Option<&str> {
+                    self.url().host_str()
+                }
+
+                fn port(&self) -> Option<u16> {
+                    self.url().port()
+                }
+            }
+
             impl HttpResponse for Response {
                 fn status(&self) -> StatusCode {
                     Response::status(self)

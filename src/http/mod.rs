@@ -1,5 +1,7 @@
 #![doc = include_str!("../../docs/http.md")]
 
+#[cfg(any(feature = "circuit-breaker", feature = "bulkhead"))]
+mod authority;
 mod body;
 #[cfg(feature = "circuit-breaker")]
 mod circuit_breaker;
@@ -11,6 +13,8 @@ mod retry_after;
 mod server;
 mod tape;
 
+#[cfg(any(feature = "circuit-breaker", feature = "bulkhead"))]
+pub use authority::{ByAuthority, HasAuthority, authority};
 pub use body::ReplayBody;
 #[cfg(feature = "circuit-breaker")]
 pub use circuit_breaker::circuit_breaker;

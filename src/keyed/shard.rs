@@ -8,7 +8,7 @@ use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::mem;
 
-use super::{Resident, is_evictable};
+use super::set::{Resident, is_evictable, low};
 
 /// The end of a chain.
 const END: usize = usize::MAX;
@@ -142,7 +142,7 @@ impl<K, P> Shard<K, P> {
 
     #[inline]
     fn chain_of(&self, hash: u64) -> usize {
-        super::low(hash) & self.chains.len().wrapping_sub(1)
+        low(hash) & self.chains.len().wrapping_sub(1)
     }
 
     fn link(&mut self, place: usize) {

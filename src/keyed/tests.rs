@@ -1,15 +1,16 @@
 use std::cell::Cell;
 use std::collections::HashSet;
-use std::hash::Hasher;
+use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Barrier, OnceLock, Weak};
+use std::sync::{Arc, Barrier, Mutex, OnceLock, PoisonError, Weak};
 use std::thread;
 
 use allocation_counter::measure;
 use proptest::prelude::*;
 
-use super::*;
+use super::DEFAULT_MAX_KEYS;
+use super::set::*;
 
 #[derive(Clone)]
 struct Policy(Arc<Inner>);
@@ -23,10 +24,8 @@ struct Inner {
 }
 
 impl Resident for Policy {
-    type Shared = Inner;
-
-    fn shared(&self) -> &Arc<Inner> {
-        &self.0
+    fn is_unused(&self) -> bool {
+        is_only(&self.0)
     }
 
     fn must_stay(&self) -> bool {
@@ -698,10 +697,8 @@ impl Drop for Looks {
 }
 
 impl Resident for Nosy {
-    type Shared = Looks;
-
-    fn shared(&self) -> &Arc<Looks> {
-        &self.0
+    fn is_unused(&self) -> bool {
+        is_only(&self.0)
     }
 
     fn must_stay(&self) -> bool {

@@ -15,7 +15,7 @@
 //!
 //! **What can go.** An entry can be evicted when nobody else holds its policy and the policy says that a new one would
 //! do as well ([`Resident::must_stay`]). A handle that a caller keeps, a permit and a call in flight all hold on to
-//! the policy's one allocation, so its reference count says whether it is in use; only the set itself makes a second
+//! the policy's allocation, so its reference count says whether it is in use; only the set itself makes a second
 //! handle out of the last one, under the lock that the eviction holds. So a key never has two policies while somebody
 //! uses one of them, except where an operator says so ([`remove`](KeyedSet::remove)).
 //!
@@ -48,31 +48,25 @@
 //! same shard within the same few nanoseconds; more shards would make the search of a small set longer, which visits
 //! them all. Threads that look up the same key meet at its reference count anyway.
 
-mod shard;
-
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::fence;
 use std::sync::{Arc, PoisonError};
 
-use self::shard::{Search, Shard};
+use super::shard::{Search, Shard};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
-/// More hosts or tenants than most programs talk to; as breakers of the default window, some megabytes.
-pub(crate) const DEFAULT_MAX_KEYS: usize = 10_000;
-
 /// Entries that one search looks at: microseconds, whatever the size of the set.
-const LOOKS: usize = 64;
-const SHARDS: usize = 32;
+pub(super) const LOOKS: usize = 64;
+pub(super) const SHARDS: usize = 32;
 /// How often a place that was made may be lost to another thread's key. Once is rare.
 const TRIES: usize = 16;
 
 /// What the set has to know about a policy.
 pub(crate) trait Resident: Clone {
-    type Shared: ?Sized;
-
-    /// What every handle, view, permit and call in flight holds on to, strongly; nobody has a `Weak` of it.
-    fn shared(&self) -> &Arc<Self::Shared>;
+    /// Whether this is the only handle there is: no clone, view, permit, guard or call in flight. Nobody has a `Weak` that
+    /// makes one. By [`is_only`], for everything that they hold on to.
+    fn is_unused(&self) -> bool;
 
     /// Whether a new policy would not do as well, although nobody uses this one: a breaker that is not closed.
     ///
@@ -82,13 +76,18 @@ pub(crate) trait Resident: Clone {
     fn must_stay(&self) -> bool;
 }
 
-fn is_evictable<P: Resident>(policy: &P) -> bool {
-    if Arc::strong_count(policy.shared()) > 1 {
+/// Whether nobody else has a handle. If so, whatever others did before they let go of theirs is seen from here on.
+pub(crate) fn is_only<T: ?Sized>(handle: &Arc<T>) -> bool {
+    if Arc::strong_count(handle) > 1 {
         return false;
     }
-    // The count is read relaxed. Whoever let go of the last handle had changed the policy before: see that.
+    // The count is read relaxed. Who lets go counts down with release.
     fence(Ordering::Acquire);
-    !policy.must_stay()
+    true
+}
+
+pub(super) fn is_evictable<P: Resident>(policy: &P) -> bool {
+    policy.is_unused() && !policy.must_stay()
 }
 
 /// The policy to use for a key.
@@ -101,8 +100,9 @@ pub(crate) enum Lookup<P> {
     Overflow(P),
 }
 
+#[cfg(test)]
 impl<P> Lookup<P> {
-    pub(crate) fn into_policy(self) -> P {
+    pub(super) fn into_policy(self) -> P {
         match self {
             Self::Found(policy) | Self::Created(policy) | Self::Overflow(policy) => policy,
         }
@@ -114,17 +114,17 @@ type Make<P> = Box<dyn Fn() -> P + Send + Sync>;
 /// At most `max_keys` policies, each under its key.
 pub(crate) struct KeyedSet<K, P> {
     hasher: RandomState,
-    shards: Box<[Padded<K, P>]>,
+    pub(super) shards: Box<[Padded<K, P>]>,
     /// Entries. Relaxed: each change is made under the lock of the shard that changes with it.
     keys: AtomicU64,
-    max_keys: u64,
+    pub(super) max_keys: u64,
     make: Make<P>,
     overflow: P,
 }
 
 /// Two cache lines of its own, as processors fetch them in pairs.
 #[repr(align(128))]
-struct Padded<K, P>(Mutex<Shard<K, P>>);
+pub(super) struct Padded<K, P>(pub(super) Mutex<Shard<K, P>>);
 
 impl<K, P: Resident> KeyedSet<K, P> {
     /// `make` is called for each key that is new, and once here, for the overflow policy.
@@ -133,7 +133,7 @@ impl<K, P: Resident> KeyedSet<K, P> {
     }
 
     /// `shards` is a power of two.
-    fn with_shards(shards: usize, max_keys: usize, make: impl Fn() -> P + Send + Sync + 'static) -> Self {
+    pub(super) fn with_shards(shards: usize, max_keys: usize, make: impl Fn() -> P + Send + Sync + 'static) -> Self {
         let new_shard = |_| Padded(Mutex::new(Shard::new()));
         Self {
             hasher: RandomState::new(),
@@ -192,7 +192,7 @@ impl<K, P: Resident> KeyedSet<K, P> {
     }
 
     #[inline]
-    fn lock(&self, shard: usize) -> MutexGuard<'_, Shard<K, P>> {
+    pub(super) fn lock(&self, shard: usize) -> MutexGuard<'_, Shard<K, P>> {
         // A panic under the lock is one of the program's `Eq` or `Clone`, before anything is changed.
         let Padded(shard) = &self.shards[shard];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
@@ -305,9 +305,6 @@ impl<K, P: Resident> KeyedSet<K, P> {
     clippy::as_conversions,
     reason = "the lower bits are what is asked for"
 )]
-fn low(hash: u64) -> usize {
+pub(super) fn low(hash: u64) -> usize {
     hash as usize
 }
-
-#[cfg(test)]
-mod tests;
