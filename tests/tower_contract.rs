@@ -12,8 +12,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use steadfast::Rejected;
-use steadfast::bulkhead::Bulkhead;
-use steadfast::circuit_breaker::{CircuitBreaker, CircuitBreakerBuilder};
+use steadfast::bulkhead::{Bulkhead, Bulkheads};
+use steadfast::circuit_breaker::{CircuitBreaker, CircuitBreakerBuilder, CircuitBreakers};
 use steadfast::fallback::Fallback;
 use steadfast::retry::{Event, Retry, RetryBudget, StopReason};
 use steadfast::timeout::Timeout;
@@ -29,6 +29,18 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn bulkhead() -> Bulkhead {
     Bulkhead::builder("lanes").build().unwrap()
+}
+
+fn breakers() -> CircuitBreakers<u8> {
+    tolerant().keyed().build().unwrap()
+}
+
+fn bulkheads() -> Bulkheads<String> {
+    Bulkhead::builder("lanes").keyed().build().unwrap()
+}
+
+fn a_key((): &()) -> &str {
+    "a"
 }
 
 fn one((): ()) -> std::future::Ready<Result<u32, Failure>> {
@@ -73,10 +85,12 @@ macro_rules! for_each_layer {
         );
         with!("circuit breaker", tolerant().build().unwrap());
         with!("half-open circuit breaker", half_open());
+        with!("circuit breakers by key", breakers().layer_by(|()| 1_u8));
         with!("timeout", Timeout::new(SECOND));
         with!("timeout per request", Timeout::new(SECOND).per_request(|()| SECOND));
         with!("bulkhead", bulkhead());
         with!("bulkhead by weight", bulkhead().weighted(|()| NonZeroU32::MIN));
+        with!("bulkheads by key", bulkheads().layer_by_ref(a_key));
         with!("fallback to a value", Fallback::value(1));
         with!(
             "fallback to a function",
@@ -184,6 +198,11 @@ macro_rules! for_each_boxed_layer {
         with!("timeout per request", Timeout::new(SECOND).per_request(|()| SECOND));
         with!("bulkhead", bulkhead());
         with!("bulkhead by weight", bulkhead().weighted(|()| NonZeroU32::MIN));
+        with!(
+            "circuit breakers by key",
+            tolerant().boxed_errors().keyed().build().unwrap().layer_by(|()| 1_u8)
+        );
+        with!("bulkheads by key", bulkheads().layer_by_ref(a_key));
         with!("fallback", Fallback::builder().boxed_errors().value(1));
     }};
 }

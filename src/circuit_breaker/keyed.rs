@@ -91,9 +91,9 @@ impl<K, C> CircuitBreakersBuilder<K, C> {
         let plan = self.builder.plan()?.keyed();
         let name = plan.name.clone();
         let judgement = Arc::new(self.builder.into_judgement());
-        let made = AtomicU64::new(0);
+        let next = AtomicU64::new(0);
         let make = move || {
-            let breaker = plan.breaker(made.fetch_add(1, Ordering::Relaxed));
+            let breaker = plan.breaker(next.fetch_add(1, Ordering::Relaxed));
             CircuitBreaker::new(Arc::new(breaker), Arc::clone(&judgement))
         };
         Ok(CircuitBreakers {
