@@ -35,12 +35,8 @@ fn breakers() -> CircuitBreakers<u8> {
     tolerant().keyed().build().unwrap()
 }
 
-fn bulkheads() -> Bulkheads<String> {
+fn bulkheads() -> Bulkheads<()> {
     Bulkhead::builder("lanes").keyed().build().unwrap()
-}
-
-fn a_key((): &()) -> &str {
-    "a"
 }
 
 fn one((): ()) -> std::future::Ready<Result<u32, Failure>> {
@@ -90,7 +86,7 @@ macro_rules! for_each_layer {
         with!("timeout per request", Timeout::new(SECOND).per_request(|()| SECOND));
         with!("bulkhead", bulkhead());
         with!("bulkhead by weight", bulkhead().weighted(|()| NonZeroU32::MIN));
-        with!("bulkheads by key", bulkheads().layer_by_ref(a_key));
+        with!("bulkheads by key", bulkheads().layer_by_ref(|request: &()| request));
         with!("fallback to a value", Fallback::value(1));
         with!(
             "fallback to a function",
@@ -202,7 +198,7 @@ macro_rules! for_each_boxed_layer {
             "circuit breakers by key",
             tolerant().boxed_errors().keyed().build().unwrap().layer_by(|()| 1_u8)
         );
-        with!("bulkheads by key", bulkheads().layer_by_ref(a_key));
+        with!("bulkheads by key", bulkheads().layer_by_ref(|request: &()| request));
         with!("fallback", Fallback::builder().boxed_errors().value(1));
     }};
 }

@@ -74,15 +74,15 @@ async fn one_with_somebody_in_its_queue_stays() {
 #[tokio::test(start_paused = true)]
 async fn one_whose_limits_were_changed_stays_until_they_are_what_they_were() {
     let lanes = bulkheads(1);
-    drop(lanes.get(&1).set_max_concurrent(9));
+    lanes.get(&1).set_max_concurrent(9);
     assert!(stays(&lanes, 1));
-    drop(lanes.get(&1).set_max_concurrent(1));
-    drop(lanes.get(&1).set_max_queued(2).unwrap());
+    lanes.get(&1).set_max_concurrent(1);
+    lanes.get(&1).set_max_queued(2).unwrap();
     assert!(stays(&lanes, 1));
-    drop(lanes.get(&1).set_max_queued(1).unwrap());
-    drop(lanes.get(&1).set_max_wait(MS).unwrap());
+    lanes.get(&1).set_max_queued(1).unwrap();
+    lanes.get(&1).set_max_wait(MS).unwrap();
     assert!(stays(&lanes, 1));
-    drop(lanes.get(&1).set_max_wait(50 * MS).unwrap());
+    lanes.get(&1).set_max_wait(50 * MS).unwrap();
     assert!(!stays(&lanes, 1));
 }
 
@@ -98,11 +98,11 @@ async fn a_limit_can_be_changed_for_all_that_there_are() {
     for key in 0..3 {
         assert_eq!(lanes.get(&key).available(), 1);
     }
-    assert_eq!(drop(
+    assert_eq!(
         lanes.get(&3).max_concurrent(),
         1,
         "one that comes later is built as the set was"
-    ));
+    );
     drop(running);
 }
 

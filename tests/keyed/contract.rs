@@ -16,7 +16,7 @@ fn readiness<S: Service<Req>, Req>(service: &mut S) -> Poll<Result<(), S::Error>
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_rejected_leaves_nothing_readied() {
     let hosts = breakers(10);
-    drop(hosts.get(&1).call(fails()).await.unwrap_err());
+    hosts.get(&1).call(fails()).await.unwrap_err();
     let probe = Backend::new([ok(200)]).service_for::<u32>();
     let gate = probe.gate();
     let mut service = hosts.layer_by(|key: &u32| *key).layer(probe);
@@ -47,7 +47,7 @@ async fn a_call_that_waits_in_its_queue_holds_nothing_of_the_inner_service() {
 #[tokio::test(start_paused = true)]
 async fn a_saturated_inner_service_is_waited_for_and_load_shed_says_so_at_once() {
     let hosts = breakers(10);
-    drop(hosts.get(&1).call(fails()).await.unwrap_err());
+    hosts.get(&1).call(fails()).await.unwrap_err();
     let saturated = || {
         let mut inner = ConcurrencyLimit::new(Backend::new([hang()]).service_for::<u32>(), 1);
         let taken = inner.clone();
@@ -60,7 +60,7 @@ async fn a_saturated_inner_service_is_waited_for_and_load_shed_says_so_at_once()
     assert!(readiness(&mut layer.layer(inner)).is_pending());
 
     let hosts = super::breaker().boxed_errors().keyed::<u32>().build().unwrap();
-    drop(hosts.get(&1).force_open());
+    hosts.get(&1).force_open();
     let (_holder, inner) = saturated();
     let service = ServiceBuilder::new()
         .layer(hosts.layer_by(|key: &u32| *key))
@@ -95,7 +95,7 @@ async fn sets_stack_around_each_other_and_around_other_layers() {
         .service(backend.service_for::<u32>());
     assert_eq!(service.clone().oneshot(1).await.unwrap(), 200);
     let _full = (lanes.get(&1).try_acquire().unwrap(), lanes.get(&2));
-    drop(hosts.get(&2).force_open());
+    hosts.get(&2).force_open();
     assert!(Rejected::find(&service.oneshot(2).await.unwrap_err()).is_some());
     assert_eq!((hosts.len(), lanes.len()), (2, 2));
 }

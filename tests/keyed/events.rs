@@ -30,7 +30,7 @@ async fn an_overflow_is_told_when_it_begins_and_once_a_minute() {
         .max_keys(1)
         .build()
         .unwrap();
-    drop(hosts.get(&0).force_open());
+    hosts.get(&0).force_open();
     assert_eq!(told.take(), []);
     let one = |lookups| vec![("hosts".to_owned(), 1, lookups)];
     for key in 1..=100 {
@@ -59,8 +59,8 @@ async fn the_listener_of_the_builder_hears_every_key_under_the_name_of_the_set()
         .build()
         .unwrap();
     for key in ["secret-a", "secret-b"] {
-        drop(hosts.get(key).call(fails()).await.unwrap_err());
-        drop(hosts.get(key).call(succeeds()).await.unwrap_err());
+        hosts.get(key).call(fails()).await.unwrap_err();
+        hosts.get(key).call(succeeds()).await.unwrap_err();
     }
     let told = told.take();
     assert_eq!(told.len(), 6);
@@ -75,7 +75,9 @@ struct Lines(Log<u8>);
 
 impl std::io::Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        bytes.iter().for_each(|byte| self.0.push(*byte));
+        for byte in bytes {
+            self.0.push(*byte);
+        }
         Ok(bytes.len())
     }
 
@@ -94,21 +96,21 @@ impl MakeWriter<'_> for Lines {
 
 #[test]
 fn the_log_has_a_warning_with_the_name_and_no_key() {
-    let lines = Lines::default();
+    let written = Lines::default();
     let subscriber = tracing_subscriber::fmt()
-        .with_writer(lines.clone())
+        .with_writer(written.clone())
         .with_ansi(false)
         .finish();
     tracing::subscriber::with_default(subscriber, || {
-        let lanes = bulkhead().keyed::<String>().max_keys(1).build().unwrap();
+        let tenants = bulkhead().keyed::<String>().max_keys(1).build().unwrap();
         let hosts = breaker().keyed::<String>().max_keys(1).build().unwrap();
-        let (_lane, _host) = (lanes.get("secret-1"), hosts.get("secret-1"));
+        let (_tenant, _host) = (tenants.get("secret-1"), hosts.get("secret-1"));
         for _ in 0..10 {
-            drop(lanes.get("secret-2"));
+            drop(tenants.get("secret-2"));
             drop(hosts.get("secret-3"));
         }
     });
-    let text = String::from_utf8(lines.0.take()).unwrap();
+    let text = String::from_utf8(written.0.take()).unwrap();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 2, "{text}");
     for (line, target, policy) in [
@@ -163,15 +165,15 @@ fn the_meters_count_over_all_keys() {
     let hosts = async {
         let hosts = breaker().keyed::<String>().max_keys(3).build().unwrap();
         for key in ["secret-1", "secret-2", "secret-3"] {
-            drop(hosts.get(key).call(fails()).await.unwrap_err());
+            hosts.get(key).call(fails()).await.unwrap_err();
         }
         told(&[(OPEN, 3.0), (KEYS, 3.0)]);
         drop(hosts.get("secret-4"));
         drop(hosts.get("secret-5"));
         told(&[("circuit_breaker.keyed.overflows hosts", 2.0)]);
-        drop(hosts.get("secret-1").force_open());
+        hosts.get("secret-1").force_open();
         told(&[(OPEN, 0.0)]);
-        drop(hosts.get("secret-1").reset());
+        hosts.get("secret-1").reset();
         told(&[(OPEN, -1.0)]);
         let removed = hosts.remove("secret-2").unwrap();
         assert_eq!(removed.state(), State::Open);

@@ -32,7 +32,7 @@ async fn a_million_keys_through_a_set_of_ten_thousand_leave_memory_flat_and_the_
         .unwrap();
     for key in 0..OPEN {
         for _ in 0..3 {
-            drop(hosts.get(&key).call(fails()).await.unwrap_err());
+            hosts.get(&key).call(fails()).await.unwrap_err();
         }
         assert_eq!(hosts.get(&key).state(), State::Open);
     }
