@@ -71,6 +71,10 @@
     feature = "http",
     doc = "| [`http`] | presets for HTTP and gRPC clients, and for servers |"
 )]
+#![cfg_attr(
+    any(feature = "circuit-breaker", feature = "bulkhead"),
+    doc = "| [`keyed`] | a circuit breaker or a bulkhead for each host, tenant or endpoint |"
+)]
 //!
 //! # In which order
 //!
@@ -127,7 +131,7 @@
 //! | `retry`, `circuit-breaker`, `bulkhead`, `timeout`, `fallback` | yes | the module of that name | nothing |
 //! | `http` | no | the module of that name | `http`, `http-body`, `bytes`, `httpdate` |
 //! | `reqwest-0_12`, `reqwest-0_13` | no | `http` knows that client's types | that client, without its features |
-//! | `serde` | no | configurations from a file: `RetryConfig`, `CircuitBreakerConfig`, `TimeoutConfig` | `serde` with its derive, `humantime` |
+//! | `serde` | no | configurations from a file: `RetryConfig`, `CircuitBreakerConfig`, `BulkheadConfig`, `TimeoutConfig` | `serde` with its derive, `humantime` |
 //! | `metrics` | no | counters through the `metrics` facade | the facade |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

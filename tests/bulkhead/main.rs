@@ -8,6 +8,7 @@
 
 mod campaign;
 mod cancellation;
+mod config;
 mod contract;
 mod events;
 mod extremes;

@@ -5,6 +5,7 @@ mod bodies;
 mod breakers;
 mod clients;
 mod grpc;
+mod keyed;
 mod reqwest_errors;
 #[path = "../support/server.rs"]
 mod server;
