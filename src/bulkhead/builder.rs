@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::config::BulkheadConfig;
 use super::event::Event;
 use super::keyed::BulkheadsBuilder;
-use super::policy::{Bulkhead, Listener, Plan};
+use super::policy::{Bulkhead, Listener, Plan, Usual};
 use crate::ConfigError;
 
 impl Bulkhead {
@@ -86,7 +86,7 @@ impl BulkheadBuilder {
 
     pub(crate) fn plan(self) -> Result<Plan, ConfigError> {
         Ok(Plan {
-            limits: self.config.limits()?,
+            usual: Arc::new(Usual::new(self.config.limits()?)),
             name: self.config.full_name(),
             listener: self.listener,
             #[cfg(feature = "metrics")]

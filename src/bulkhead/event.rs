@@ -61,7 +61,7 @@ pub enum Event<'a> {
         /// Whether it had been admitted.
         admitted: bool,
     },
-    /// The limit was changed. Calls go on.
+    /// The limit was changed, of a bulkhead or of a whole keyed set. Calls go on.
     #[non_exhaustive]
     LimitChanged {
         /// The name of the policy.

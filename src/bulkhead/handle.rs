@@ -103,15 +103,29 @@ impl Bulkhead {
         Ok(())
     }
 
-    /// Whether the limits are no longer those that it was built with.
+    /// Whether the limits are others than those of its kind.
     pub(crate) fn is_changed(&self) -> bool {
         let gauges = self.gauges();
-        let now = Limits {
+        let limits = Limits {
             max_concurrent: gauges.limit,
             max_queued: gauges.max_queued,
             max_wait: gauges.max_wait,
         };
-        now != self.shared.built
+        limits != self.shared.usual.limits()
+    }
+
+    /// Takes the limit of its kind, which was changed for all.
+    ///
+    /// Looked at again: two threads that change it for all at once may come here in any order, and the last to set the limit
+    /// sees what the other wanted.
+    pub(crate) fn take_usual_limit(&self) {
+        loop {
+            let max_concurrent = self.shared.usual.limits().max_concurrent;
+            wake(self.shared.semaphore.set_limit(max_concurrent));
+            if self.shared.usual.limits().max_concurrent == max_concurrent {
+                break;
+            }
+        }
     }
 
     fn gauges(&self) -> Gauges {

@@ -99,6 +99,13 @@ impl Member for Bulkhead {
         &self.shared.name
     }
 
+    fn joined(&self) {
+        // Changed for all between the making of this one and its coming into the set, where it was not found.
+        if self.shared.usual.limits().max_concurrent != self.shared.first_max_concurrent {
+            self.take_usual_limit();
+        }
+    }
+
     fn emit_overflowed(&self, max_keys: usize, lookups: u64) {
         self.emit_keys_overflowed(max_keys, lookups);
     }
@@ -138,10 +145,26 @@ impl<K> Bulkheads<K> {
         self.policies.remove(key)
     }
 
-    /// Every key with its bulkhead, in no order: to watch them, or to change a limit of each.
+    /// Changes how many calls may run at once under each key, those that come later included; 0 pauses.
     ///
-    /// They are in use while the list is kept, and keys that come meanwhile are not in it. A bulkhead with a limit that
-    /// was changed is never evicted, until the limit is what it was built with.
+    /// As [`Bulkhead::set_max_concurrent`], of each and of the [`overflow`](Self::overflow). It replaces what was changed of
+    /// single ones, and is told once.
+    pub fn set_max_concurrent(&self, max_concurrent: u32) {
+        let overflow = self.policies.overflow();
+        // First: a bulkhead that is made from here on has it.
+        overflow.shared.usual.set_max_concurrent(max_concurrent);
+        overflow.take_usual_limit();
+        for bulkhead in self.policies.members() {
+            bulkhead.take_usual_limit();
+        }
+        overflow.emit_limit_changed(max_concurrent);
+    }
+
+    /// Every key with its bulkhead, in no order: to watch them, or to change a limit of single ones.
+    ///
+    /// They are in use while the list is kept, and keys that come meanwhile are not in it. A bulkhead whose limits were
+    /// changed is not evicted, until they are those of the set again: to change all, use
+    /// [`set_max_concurrent`](Self::set_max_concurrent).
     #[must_use]
     pub fn entries(&self) -> Vec<(K, Bulkhead)>
     where

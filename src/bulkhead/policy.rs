@@ -4,6 +4,8 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use super::admission::Admission;
 use super::config::Limits;
@@ -51,16 +53,46 @@ pub(crate) struct Shared {
     pub(crate) semaphore: Semaphore,
     pub(crate) listener: Option<Listener>,
     pub(crate) name: Name,
-    /// What it was built with.
-    pub(crate) built: Limits,
+    pub(crate) usual: Arc<Usual>,
+    pub(crate) first_max_concurrent: u32,
     #[cfg(feature = "metrics")]
     pub(crate) meters: Arc<super::event::BulkheadMeters>,
+}
+
+/// The limits that bulkheads of one plan have. One that has others was changed by itself.
+pub(crate) struct Usual {
+    /// Relaxed: whoever changes it for all goes by the lock of each of them afterwards.
+    max_concurrent: AtomicU32,
+    max_queued: u32,
+    max_wait: Option<Duration>,
+}
+
+impl Usual {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            max_concurrent: AtomicU32::new(limits.max_concurrent),
+            max_queued: limits.max_queued,
+            max_wait: limits.max_wait,
+        }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            max_concurrent: self.max_concurrent.load(Ordering::Relaxed),
+            max_queued: self.max_queued,
+            max_wait: self.max_wait,
+        }
+    }
+
+    pub(crate) fn set_max_concurrent(&self, max_concurrent: u32) {
+        self.max_concurrent.store(max_concurrent, Ordering::Relaxed);
+    }
 }
 
 /// What bulkheads are made of: settings that were checked. Those of one plan share their listener and meters.
 pub(crate) struct Plan {
     pub(crate) name: Name,
-    pub(crate) limits: Limits,
+    pub(crate) usual: Arc<Usual>,
     pub(crate) listener: Option<Listener>,
     #[cfg(feature = "metrics")]
     pub(crate) meters: Arc<super::event::BulkheadMeters>,
@@ -72,13 +104,14 @@ impl Bulkhead {
             max_concurrent,
             max_queued,
             max_wait,
-        } = plan.limits;
+        } = plan.usual.limits();
         Self {
             shared: Arc::new(Shared {
                 semaphore: Semaphore::new(max_concurrent, max_queued, max_wait),
                 listener: plan.listener.clone(),
                 name: plan.name.clone(),
-                built: plan.limits,
+                usual: Arc::clone(&plan.usual),
+                first_max_concurrent: max_concurrent,
                 #[cfg(feature = "metrics")]
                 meters: Arc::clone(&plan.meters),
             }),

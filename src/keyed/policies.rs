@@ -28,6 +28,9 @@ pub(crate) trait Member: Resident {
 
     fn name(&self) -> &Name;
 
+    /// It is in the set now. What was changed for all members before that is to hold for it too.
+    fn joined(&self) {}
+
     /// So many lookups have found no room since this was last told.
     fn emit_overflowed(&self, max_keys: usize, lookups: u64);
 }
@@ -93,6 +96,11 @@ impl<K, P: Member> Policies<K, P> {
         self.set.entries()
     }
 
+    /// Every policy with a key. They count as in use as long as the list is kept.
+    pub(crate) fn members(&self) -> Vec<P> {
+        self.set.policies()
+    }
+
     #[inline]
     pub(crate) fn get<Q>(&self, key: &Q) -> P
     where
@@ -102,6 +110,8 @@ impl<K, P: Member> Policies<K, P> {
         match self.set.get(key) {
             Lookup::Found(policy) => policy,
             Lookup::Created(policy) => {
+                policy.joined();
+                #[cfg(feature = "metrics")]
                 self.count_keys();
                 policy
             }
@@ -126,6 +136,7 @@ impl<K, P: Member> Policies<K, P> {
         Q: Hash + Eq + ?Sized,
     {
         let removed = self.set.remove(key);
+        #[cfg(feature = "metrics")]
         self.count_keys();
         removed
     }
@@ -150,23 +161,21 @@ impl<K, P: Member> Policies<K, P> {
     }
 
     /// Tells the gauge how many keys there are.
+    #[cfg(feature = "metrics")]
     #[cold]
     fn count_keys(&self) {
-        #[cfg(feature = "metrics")]
-        {
-            let gauge = metrics::gauge!(P::KEYS, "policy" => crate::event::label(self.name()));
-            // Looked at again: of two threads that come here at once, the last to set the gauge sees both changes.
-            loop {
-                let keys = self.len();
-                #[allow(
-                    clippy::cast_precision_loss,
-                    clippy::as_conversions,
-                    reason = "a gauge is no exact number"
-                )]
-                gauge.set(keys as f64);
-                if self.len() == keys {
-                    break;
-                }
+        let gauge = metrics::gauge!(P::KEYS, "policy" => crate::event::label(self.name()));
+        // Looked at again: of two threads that come here at once, the last to set the gauge sees both changes.
+        loop {
+            let keys = self.len();
+            #[allow(
+                clippy::cast_precision_loss,
+                clippy::as_conversions,
+                reason = "a gauge is no exact number"
+            )]
+            gauge.set(keys as f64);
+            if self.len() == keys {
+                break;
             }
         }
     }

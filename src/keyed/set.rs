@@ -160,12 +160,21 @@ impl<K, P: Resident> KeyedSet<K, P> {
     where
         K: Clone,
     {
-        let mut entries = Vec::new();
+        self.list(|key, policy| (key.clone(), policy.clone()))
+    }
+
+    /// The same without the keys.
+    pub(crate) fn policies(&self) -> Vec<P> {
+        self.list(|_, policy| policy.clone())
+    }
+
+    fn list<T>(&self, take: impl Fn(&K, &P) -> T) -> Vec<T> {
+        let mut list = Vec::new();
         for shard in 0..self.shards.len() {
             let shard = self.lock(shard);
-            entries.extend(shard.iter().map(|(key, policy)| (key.clone(), policy.clone())));
+            list.extend(shard.iter().map(|(key, policy)| take(key, policy)));
         }
-        entries
+        list
     }
 
     fn has_room(&self) -> bool {

@@ -1,6 +1,7 @@
 //! Which bulkhead a key has, and which stay.
 
 use std::sync::mpsc;
+use std::thread;
 
 use steadfast::bulkhead::Bulkheads;
 use steadfast::{Rejected, RejectedKind};
@@ -87,23 +88,65 @@ async fn one_whose_limits_were_changed_stays_until_they_are_what_they_were() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_can_be_changed_for_all_that_there_are() {
-    let lanes = bulkheads(10);
-    let running = (0..3)
-        .map(|key| lanes.get(&key).try_acquire().unwrap())
-        .collect::<Vec<_>>();
-    for (_, lane) in lanes.entries() {
-        lane.set_max_concurrent(2);
-    }
-    for key in 0..3 {
-        assert_eq!(lanes.get(&key).available(), 1);
-    }
-    assert_eq!(
-        lanes.get(&3).max_concurrent(),
-        1,
-        "one that comes later is built as the set was"
-    );
+async fn a_limit_can_be_changed_for_all_keys_and_for_those_to_come() {
+    let (sent, heard) = mpsc::channel();
+    let lanes = bulkhead()
+        .on_event(move |event| sent.send(format!("{event:?}")).unwrap())
+        .keyed::<u32>()
+        .max_keys(3)
+        .build()
+        .unwrap();
+    let running: Vec<_> = (0..3).map(|key| lanes.get(&key).try_acquire().unwrap()).collect();
+    let service = lanes.layer_by(|key: &u32| *key);
+    let service = service.layer(Backend::new([ok(200)]).service_for::<u32>());
+    let waits = tokio::spawn(service.oneshot(0));
+    tokio::task::yield_now().await;
+    lanes.get(&1).set_max_concurrent(9);
+    assert_eq!(heard.try_iter().count(), 2);
+    lanes.set_max_concurrent(2);
+    assert_eq!(waits.await.unwrap().unwrap(), 200, "who waited is let in");
+    assert_eq!([0, 1, 2].map(|key| lanes.get(&key).available()), [1; 3]);
+    assert_eq!(lanes.overflow().max_concurrent(), 2);
+    let told: Vec<_> = heard.try_iter().filter(|event| event.starts_with("Limit")).collect();
+    assert_eq!(told, [r#"LimitChanged { policy: "lanes", max_concurrent: 2 }"#]);
     drop(running);
+    // They have the limit of the set, and make room.
+    for key in 3..6 {
+        assert_eq!(lanes.get(&key).max_concurrent(), 2);
+        assert!(lanes.peek(&key).is_some());
+    }
+    lanes.set_max_concurrent(0);
+    assert!(lanes.get(&9).try_acquire().is_err(), "a pause");
+}
+
+#[test]
+fn a_limit_that_is_changed_while_keys_come_and_go_holds_for_all() {
+    let lanes = bulkheads(64);
+    thread::scope(|scope| {
+        for start in [1, 2] {
+            let lanes = &lanes;
+            scope.spawn(move || {
+                for key in 0..20_000 {
+                    drop(lanes.get(&(start * 100_000 + key)));
+                }
+            });
+            scope.spawn(move || {
+                for limit in 0..2_000 {
+                    lanes.set_max_concurrent(start * 10_000 + limit);
+                }
+            });
+        }
+    });
+    let limit = lanes.overflow().max_concurrent();
+    let entries = lanes.entries();
+    assert!(entries.iter().all(|(_, lane)| lane.max_concurrent() == limit));
+    drop(entries);
+    // None is taken for changed.
+    for key in 0..64 {
+        drop(lanes.get(&key));
+        assert!(lanes.peek(&key).is_some());
+    }
+    assert_eq!(lanes.len(), 64);
 }
 
 #[tokio::test(start_paused = true)]
