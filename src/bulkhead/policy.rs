@@ -60,6 +60,7 @@ pub(crate) struct Shared {
 }
 
 /// The limits that bulkheads of one plan have. One that has others was changed by itself.
+#[allow(clippy::struct_field_names, reason = "the names of the setters")]
 pub(crate) struct Usual {
     /// Relaxed: whoever changes it for all goes by the lock of each of them afterwards.
     max_concurrent: AtomicU32,

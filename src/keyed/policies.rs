@@ -13,7 +13,7 @@ use crate::rejected::Name;
 use crate::sync::{AtomicU64, Ordering};
 
 /// How many keys a set keeps by default: 10,000, more hosts or tenants than most programs talk to. As circuit breakers of
-/// the default window they take some megabytes.
+/// the default window they take about ten megabytes.
 pub const DEFAULT_MAX_KEYS: usize = 10_000;
 
 /// How often at most an overflow is told of, however many lookups it meets.

@@ -80,6 +80,26 @@ fn a_million_keys_through_a_set_of_bulkheads_leave_memory_flat_and_those_in_use_
     drop(permits);
 }
 
+/// The guides say about a kilobyte for a breaker of the default window.
+#[test]
+fn a_key_costs_about_a_kilobyte() {
+    const KEYS: u32 = 10_000;
+    let hosts = CircuitBreaker::builder("hosts").keyed::<u32>().build().unwrap();
+    let lanes = bulkheads(10_000);
+    let of_breakers = measure(|| (0..KEYS).for_each(|key| drop(hosts.get(&key)))).bytes_current;
+    let of_bulkheads = measure(|| (0..KEYS).for_each(|key| drop(lanes.get(&key)))).bytes_current;
+    println!(
+        "figure: bytes for each key of breakers: {}",
+        of_breakers / i64::from(KEYS)
+    );
+    println!(
+        "figure: bytes for each key of bulkheads: {}",
+        of_bulkheads / i64::from(KEYS)
+    );
+    assert!(of_breakers / i64::from(KEYS) < 1_200);
+    assert!(of_bulkheads / i64::from(KEYS) < 500);
+}
+
 #[track_caller]
 fn costs_nothing(what: &str, mut call: impl FnMut()) {
     call();
