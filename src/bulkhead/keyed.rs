@@ -288,3 +288,26 @@ impl<K> fmt::Debug for BulkheadsBuilder<K> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_was_made_before_a_change_for_all_takes_it_when_it_joins() {
+        let plan = Bulkhead::builder("lanes").plan().unwrap();
+        let (early, own) = (Bulkhead::new(&plan), Bulkhead::new(&plan));
+        own.set_max_concurrent(7);
+        own.joined();
+        assert_eq!(
+            (own.max_concurrent(), own.must_stay()),
+            (7, true),
+            "nothing was changed for all"
+        );
+        plan.usual.set_max_concurrent(3);
+        assert!(early.must_stay());
+        early.joined();
+        assert_eq!((early.max_concurrent(), early.must_stay()), (3, false));
+        assert_eq!(Bulkhead::new(&plan).max_concurrent(), 3);
+    }
+}

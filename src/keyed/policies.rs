@@ -180,3 +180,48 @@ impl<K, P: Member> Policies<K, P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[derive(Clone)]
+    struct Policy(Arc<AtomicU64>);
+
+    impl Resident for Policy {
+        fn is_unused(&self) -> bool {
+            true
+        }
+
+        fn must_stay(&self) -> bool {
+            false
+        }
+    }
+
+    impl Member for Policy {
+        const OVERFLOWS: &'static str = "overflows";
+        const KEYS: &'static str = "keys";
+
+        fn name(&self) -> &Name {
+            const { &Name::new("test") }
+        }
+
+        fn joined(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn emit_overflowed(&self, _: usize, _: u64) {}
+    }
+
+    #[tokio::test]
+    async fn every_policy_is_told_once_that_it_is_in_the_set() {
+        let made = || Policy(Arc::default());
+        let set = Policies::<u32, _>::new(&Name::new("test"), 3, made).unwrap();
+        for key in [1, 2, 1, 1, 2] {
+            assert_eq!(set.get(&key).0.load(Ordering::Relaxed), 1);
+        }
+        assert_eq!(set.overflow().0.load(Ordering::Relaxed), 0);
+    }
+}
