@@ -19,12 +19,34 @@ pub(crate) fn heard(has_listener: bool, level: LevelFilter) -> bool {
     has_listener || cfg!(feature = "metrics") || LevelFilter::current() >= level
 }
 
-/// Handles to a counter per outcome and to a histogram, registered when they are first needed.
+/// Handles to a counter per outcome, registered when they are first needed.
 ///
 /// A handle belongs to the recorder that was installed at that moment.
 #[cfg(feature = "metrics")]
+pub(crate) struct Counters<const N: usize>([std::sync::OnceLock<metrics::Counter>; N]);
+
+#[cfg(feature = "metrics")]
+impl<const N: usize> Counters<N> {
+    pub(crate) fn new() -> Self {
+        Self([const { std::sync::OnceLock::new() }; N])
+    }
+
+    pub(crate) fn count(
+        &self,
+        name: &'static str,
+        policy: &crate::rejected::Name,
+        index: usize,
+        outcome: &'static str,
+    ) {
+        let register = || metrics::counter!(name, "policy" => label(policy), "outcome" => outcome);
+        self.0[index].get_or_init(register).increment(1);
+    }
+}
+
+/// The same, and a histogram.
+#[cfg(feature = "metrics")]
 pub(crate) struct Meters<const N: usize> {
-    outcomes: [std::sync::OnceLock<metrics::Counter>; N],
+    outcomes: Counters<N>,
     histogram: std::sync::OnceLock<metrics::Histogram>,
 }
 
@@ -32,7 +54,7 @@ pub(crate) struct Meters<const N: usize> {
 impl<const N: usize> Meters<N> {
     pub(crate) fn new() -> Self {
         Self {
-            outcomes: [const { std::sync::OnceLock::new() }; N],
+            outcomes: Counters::new(),
             histogram: std::sync::OnceLock::new(),
         }
     }
@@ -44,8 +66,7 @@ impl<const N: usize> Meters<N> {
         index: usize,
         outcome: &'static str,
     ) {
-        let register = || metrics::counter!(name, "policy" => label(policy), "outcome" => outcome);
-        self.outcomes[index].get_or_init(register).increment(1);
+        self.outcomes.count(name, policy, index, outcome);
     }
 
     pub(crate) fn record(&self, name: &'static str, policy: &crate::rejected::Name, value: f64) {

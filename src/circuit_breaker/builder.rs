@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::config::{Abandoned, Checked, CircuitBreakerConfig, Window};
 use super::event::Event;
 use super::keyed::CircuitBreakersBuilder;
-use super::policy::{Breaker, CircuitBreaker, Listener};
+use super::policy::{Breaker, CircuitBreaker, Kind, Listener};
 use super::watch::Watch;
 use crate::clock::nanos;
 use crate::judgement::Judgement;
@@ -251,7 +251,7 @@ impl<C> CircuitBreakerBuilder<C> {
     ///
     /// A setting outside its range, with that range.
     pub fn build(self) -> Result<CircuitBreaker<C>, ConfigError> {
-        let breaker = self.plan()?.breaker(0);
+        let breaker = self.plan(false)?.breaker(0);
         Ok(CircuitBreaker::new(Arc::new(breaker), Arc::new(self.judgement)))
     }
 
@@ -260,18 +260,21 @@ impl<C> CircuitBreakerBuilder<C> {
         CircuitBreakersBuilder::new(self)
     }
 
-    pub(crate) fn plan(&self) -> Result<Plan, ConfigError> {
+    /// `keyed`: for the breakers of a set.
+    pub(crate) fn plan(&self, keyed: bool) -> Result<Plan, ConfigError> {
+        let kind = Kind {
+            listener: self.listener.clone(),
+            shadow: self.config.shadow,
+            keyed,
+            #[cfg(feature = "metrics")]
+            meters: crate::event::Counters::new(),
+        };
         Ok(Plan {
             name: self.config.full_name(),
             checked: self.config.check()?,
             slow_after: self.config.slow_call_duration.map(nanos),
             abandoned: self.config.abandoned,
-            shadow: self.config.shadow,
-            listener: self.listener.clone(),
-            #[cfg(feature = "metrics")]
-            meters: Arc::new(crate::event::Meters::new()),
-            #[cfg(feature = "metrics")]
-            keyed: false,
+            kind: Arc::new(kind),
         })
     }
 
@@ -287,34 +290,16 @@ impl<C> CircuitBreakerBuilder<C> {
     }
 }
 
-/// What breakers are made of: settings that were checked. Those of one plan share their listener and meters.
+/// What breakers are made of: settings that were checked.
 pub(crate) struct Plan {
     pub(crate) name: Name,
     checked: Checked,
     slow_after: Option<u64>,
     abandoned: Abandoned,
-    shadow: bool,
-    listener: Option<Listener>,
-    #[cfg(feature = "metrics")]
-    meters: Arc<crate::event::Meters<{ super::event::OUTCOMES }>>,
-    #[cfg(feature = "metrics")]
-    keyed: bool,
+    kind: Arc<Kind>,
 }
 
 impl Plan {
-    /// For the breakers of a keyed set.
-    #[cfg_attr(
-        not(feature = "metrics"),
-        allow(unused_mut, reason = "what differs is how they are metered")
-    )]
-    pub(crate) fn keyed(mut self) -> Self {
-        #[cfg(feature = "metrics")]
-        {
-            self.keyed = true;
-        }
-        self
-    }
-
     /// The `n`-th of these breakers.
     pub(crate) fn breaker(&self, n: u64) -> Breaker {
         Breaker {
@@ -324,15 +309,10 @@ impl Plan {
             opening: self.checked.opening(n),
             slow_after: self.slow_after,
             abandoned: self.abandoned,
-            is_plain: self.slow_after.is_none() && self.listener.is_none(),
-            shadow: AtomicBool::new(self.shadow),
-            built_shadow: self.shadow,
+            is_plain: self.slow_after.is_none() && self.kind.listener.is_none(),
+            shadow: AtomicBool::new(self.kind.shadow),
             watch: Watch::default(),
-            listener: self.listener.clone(),
-            #[cfg(feature = "metrics")]
-            meters: Arc::clone(&self.meters),
-            #[cfg(feature = "metrics")]
-            keyed: self.keyed,
+            kind: Arc::clone(&self.kind),
         }
     }
 }

@@ -143,7 +143,7 @@ pub(crate) struct Finish<'a> {
 #[cfg(feature = "metrics")]
 impl Drop for Breaker {
     fn drop(&mut self) {
-        if self.keyed {
+        if self.kind.keyed {
             self.count_open(self.cell.state().is_open(), false);
         }
     }
@@ -192,13 +192,13 @@ impl Breaker {
             let label = || crate::event::label(&self.name);
             metrics::counter!("steadfast.circuit_breaker.transitions", "policy" => label(), "to" => to.as_str())
                 .increment(1);
-            if self.keyed {
+            if self.kind.keyed {
                 self.count_open(from.is_open(), to.is_open());
             } else {
                 self.set_open();
             }
         }
-        if let Some(listener) = &self.listener {
+        if let Some(listener) = &self.kind.listener {
             let event = Event::StateChanged {
                 policy,
                 from,
@@ -258,10 +258,11 @@ impl Breaker {
             } else {
                 (REJECTED, "rejected")
             };
-            self.meters
+            self.kind
+                .meters
                 .count("steadfast.circuit_breaker.calls", &self.name, index, outcome);
         }
-        if let Some(listener) = &self.listener {
+        if let Some(listener) = &self.kind.listener {
             let event = Event::Rejected {
                 policy,
                 state,
@@ -296,10 +297,11 @@ impl Breaker {
         {
             #[allow(clippy::as_conversions, reason = "the discriminant of a field-less enum")]
             let index = end as usize;
-            self.meters
+            self.kind
+                .meters
                 .count("steadfast.circuit_breaker.calls", &self.name, index, end.as_str());
         }
-        if let Some(listener) = &self.listener {
+        if let Some(listener) = &self.kind.listener {
             let event = Event::Finished {
                 policy,
                 end,
@@ -316,7 +318,7 @@ impl Breaker {
     pub(crate) fn emit_keys_overflowed(&self, max_keys: usize, lookups: u64) {
         let policy = self.name.as_str();
         tracing::warn!(target: "steadfast::circuit_breaker", policy, max_keys, lookups, "no room for new keys");
-        if let Some(listener) = &self.listener {
+        if let Some(listener) = &self.kind.listener {
             let event = Event::KeysOverflowed {
                 policy,
                 max_keys,

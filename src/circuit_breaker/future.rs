@@ -159,7 +159,7 @@ impl Breaker {
         } else {
             LevelFilter::DEBUG
         };
-        if heard(self.listener.is_some(), level) {
+        if heard(self.kind.listener.is_some(), level) {
             self.emit_finished(Finish {
                 end,
                 verdict,

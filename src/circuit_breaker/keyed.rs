@@ -88,7 +88,7 @@ impl<K, C> CircuitBreakersBuilder<K, C> {
     where
         C: Send + Sync + 'static,
     {
-        let plan = self.builder.plan()?.keyed();
+        let plan = self.builder.plan(true)?;
         let name = plan.name.clone();
         let judgement = Arc::new(self.builder.into_judgement());
         let next = AtomicU64::new(0);
@@ -110,7 +110,7 @@ impl<C> Resident for CircuitBreaker<C> {
 
     fn must_stay(&self) -> bool {
         let breaker = self.breaker();
-        breaker.is_shadow() != breaker.built_shadow || breaker.cell.must_stay(breaker.opening.longest(), breaker)
+        breaker.is_shadow() != breaker.kind.shadow || breaker.cell.must_stay(breaker.opening.longest(), breaker)
     }
 }
 

@@ -74,15 +74,20 @@ pub(crate) struct Breaker {
     pub(crate) is_plain: bool,
     /// Relaxed: it says what to do with a refusal, and nothing of its reason.
     pub(crate) shadow: AtomicBool,
-    /// What it was built with.
-    pub(crate) built_shadow: bool,
     pub(crate) watch: Watch,
+    pub(crate) kind: Arc<Kind>,
+}
+
+/// What all breakers of a keyed set share; one by itself has its own.
+pub(crate) struct Kind {
     pub(crate) listener: Option<Listener>,
-    #[cfg(feature = "metrics")]
-    pub(crate) meters: Arc<crate::event::Meters<{ super::event::OUTCOMES }>>,
-    /// One of many of the same name.
-    #[cfg(feature = "metrics")]
+    /// Whether they begin in shadow mode.
+    pub(crate) shadow: bool,
+    /// Whether there may be many of the same name.
+    #[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "it tells how they are metered"))]
     pub(crate) keyed: bool,
+    #[cfg(feature = "metrics")]
+    pub(crate) meters: crate::event::Counters<{ super::event::OUTCOMES }>,
 }
 
 impl Breaker {
@@ -90,7 +95,7 @@ impl Breaker {
     #[inline]
     pub(crate) fn admit(&self) -> Result<Ticket, Refusal> {
         match self.cell.enter(self) {
-            Err(refusal) if self.is_shadow() || heard(self.listener.is_some(), LevelFilter::DEBUG) => {
+            Err(refusal) if self.is_shadow() || heard(self.kind.listener.is_some(), LevelFilter::DEBUG) => {
                 self.refuse(refusal)
             }
             entered => entered,
@@ -107,7 +112,7 @@ impl Breaker {
     }
 
     pub(crate) fn tell_of(&self, rejection: Rejection) {
-        if heard(self.listener.is_some(), LevelFilter::DEBUG) {
+        if heard(self.kind.listener.is_some(), LevelFilter::DEBUG) {
             self.emit_rejected(rejection);
         }
     }
