@@ -360,6 +360,8 @@ enum Step {
     Reset,
     Isolate,
     Release,
+    /// An export, and back.
+    Restore,
 }
 
 // Plain numbers, decoded: a choice between strategies would make a generator of random numbers for each alternative, and
@@ -431,12 +433,13 @@ fn step((kind, number): (u32, u32)) -> Step {
         37 => Step::Reset,
         38 => Step::Force([Forced::Open, Forced::Closed, Forced::Disabled][usize::try_from(number % 3).unwrap()]),
         39 => Step::Isolate,
-        _ => Step::Release,
+        40 | 41 => Step::Release,
+        _ => Step::Restore,
     }
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec((0..42_u32, any::<u32>()).prop_map(step), 1..80)
+    prop::collection::vec((0..43_u32, any::<u32>()).prop_map(step), 1..80)
 }
 
 /// The real breaker and the model, which take the same steps.
@@ -545,6 +548,20 @@ impl Pair {
                 self.cell.isolate(&self.world);
                 let counts = self.model.counts();
                 self.model.change(counts, |model| model.isolations += 1);
+            }
+            Step::Restore => {
+                let kept = self.cell.export(&self.world);
+                assert!(self.cell.restore(&kept, &self.world));
+                let (counts, calls) = (self.model.counts(), self.model.calls.clone());
+                self.model.change(counts, |model| {
+                    let now = model.now;
+                    match &mut model.basis {
+                        Basis::Closed => {}
+                        Basis::Open { until } => *until = now.max(*until),
+                        half_open @ Basis::HalfOpen(_) => *half_open = Basis::Open { until: now },
+                    }
+                });
+                self.model.calls = calls;
             }
             Step::Release => {
                 if self.model.isolations > 0 {

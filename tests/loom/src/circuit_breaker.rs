@@ -397,8 +397,8 @@ mod models {
 
     pub(super) fn a_success_beside_failures_does_not_raise_their_rate<B: Breaker>(name: &str) -> usize {
         explore(name, |gate| {
-            // The checker makes no load wait for another thread's store, so it does not come to a success that waits
-            // between its claim and the sums. Old news are the same there and in the next model.
+            // loom 0.7.2 does not come to a success that is held up between its claim and its load of the sums, so this
+            // does not show why an opening is looked at again; the next model does.
             // In no order of a success after a success, and two failures, three calls of four have failed.
             let breaker = Arc::new(B::new(Setup { rate: 0.7, ..count(8) }));
             let now = World::at(0);
