@@ -608,9 +608,15 @@ fn refusal(machine: &Machine, now: u64) -> Refusal {
 mod tests {
     use std::cell::Cell as Value;
 
+    use super::super::count_window::CountWindow;
     use super::super::time_window::TimeWindow;
-    use super::super::window::{Recent, Rules};
+    use super::super::window::{Calls, Recent, Rules};
     use super::*;
+
+    const SLOW_FAILURE: Sample = Sample {
+        failed: true,
+        slow: true,
+    };
 
     /// A clock that goes on each time it is looked at.
     struct Passing {
@@ -630,11 +636,22 @@ mod tests {
         fn announce(&self, _: &Transition) {}
     }
 
-    fn cell() -> Cell {
+    fn at(now: u64) -> Passing {
+        Passing {
+            now: Value::new(now),
+            by: 0,
+        }
+    }
+
+    fn time_window() -> Recent {
+        Recent::Time(TimeWindow::new(100))
+    }
+
+    fn cell(minimum: u32, recent: Recent, slow_rate: Option<f64>) -> Cell {
         let rules = Rules {
-            minimum: 1,
+            minimum,
             failure_rate: Some(1.0),
-            slow_rate: None,
+            slow_rate,
             consecutive: None,
         };
         let probing = Probing {
@@ -644,18 +661,14 @@ mod tests {
             max_probe_time: 10,
             max_undecided: 1,
         };
-        Cell::new(Memory::new(rules, Recent::Time(TimeWindow::new(100))), probing, 0)
+        Cell::new(Memory::new(rules, recent), probing, 0)
     }
 
     fn state_after_a_failure_with_a_clock_that_goes_on_by(by: u64) -> State {
-        let cell = cell();
+        let cell = cell(1, time_window(), None);
         let outside = Passing { now: Value::new(0), by };
         let ticket = cell.enter(&outside).unwrap();
-        let failed = Sample {
-            failed: true,
-            slow: false,
-        };
-        assert_eq!(cell.exit(ticket, Some(failed), None, &outside), Counted::Yes);
+        assert_eq!(cell.exit(ticket, Some(SLOW_FAILURE), None, &outside), Counted::Yes);
         cell.state()
     }
 
@@ -663,5 +676,64 @@ mod tests {
     fn a_thread_that_was_held_up_before_the_lock_opens_nothing_with_old_news() {
         assert_eq!(state_after_a_failure_with_a_clock_that_goes_on_by(90), State::Open);
         assert_eq!(state_after_a_failure_with_a_clock_that_goes_on_by(100), State::Closed);
+    }
+
+    fn after_a_slow_failure(recent: Recent, slow_rate: Option<f64>) -> Cell {
+        let cell = cell(2, recent, slow_rate);
+        let ticket = cell.enter(&at(0)).unwrap();
+        assert_eq!(cell.exit(ticket, Some(SLOW_FAILURE), None, &at(0)), Counted::Yes);
+        cell
+    }
+
+    fn count_window(with_slow: bool) -> Recent {
+        Recent::Count(CountWindow::new(2, with_slow))
+    }
+
+    #[test]
+    fn calls_are_restored_to_the_same_kind_of_window_or_to_none() {
+        let by_count = after_a_slow_failure(count_window(true), Some(1.0)).export(&at(0));
+        let by_time = after_a_slow_failure(time_window(), Some(1.0)).export(&at(0));
+        let none = after_a_slow_failure(Recent::None, None).export(&at(0));
+        assert_eq!(none.remembered.calls, Calls::None);
+        let taken =
+            |into: fn() -> Recent| [&by_count, &by_time, &none].map(|kept| cell(2, into(), None).restore(kept, &at(0)));
+        assert_eq!(taken(|| count_window(false)), [true, false, true]);
+        assert_eq!(taken(time_window), [false, true, true]);
+        assert_eq!(taken(|| Recent::None), [true, true, true]);
+    }
+
+    #[test]
+    fn what_cannot_be_restored_changes_nothing() {
+        let kept = after_a_slow_failure(time_window(), None).export(&at(0));
+        let other = after_a_slow_failure(count_window(false), None);
+        let ticket = other.enter(&at(0)).unwrap();
+        assert!(!other.restore(&kept, &at(0)));
+        assert_eq!(other.enter(&at(0)), Ok(ticket));
+    }
+
+    #[test]
+    fn a_slow_call_is_restored_where_a_rule_counts_it() {
+        let kept = after_a_slow_failure(count_window(true), Some(1.0)).export(&at(0));
+        let counts_after = |with_slow: bool| {
+            let cell = cell(2, count_window(with_slow), with_slow.then_some(1.0));
+            assert!(cell.restore(&kept, &at(0)));
+            let Counts { failed, slow, .. } = cell.report(&at(0)).counts;
+            (failed, slow)
+        };
+        assert_eq!((counts_after(true), counts_after(false)), ((1, 1), (1, 0)));
+    }
+
+    #[test]
+    fn what_is_left_of_an_open_time_is_kept_up_to_a_limit() {
+        let cell = cell(1, time_window(), None);
+        let ticket = cell.enter(&at(7)).unwrap();
+        cell.exit(ticket, Some(SLOW_FAILURE), None, &at(7));
+        let mut kept = cell.export(&at(7));
+        kept.automatic = Automatic::Open { until: 9 };
+        kept.open_for_at_most(10);
+        assert_eq!(kept.automatic, Automatic::Open { until: 9 });
+        kept.open_for_at_most(5);
+        assert!(cell.restore(&kept, &at(20)));
+        assert_eq!(cell.report(&at(22)).retry_after, Some(3));
     }
 }
