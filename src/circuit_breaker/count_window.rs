@@ -462,6 +462,20 @@ mod tests {
     }
 
     #[test]
+    fn a_head_and_sums_of_different_generations_say_nothing() {
+        let window = window(3, 2);
+        let head = |generation| Head {
+            generation,
+            full: true,
+            place: 0,
+        };
+        let sums = |generation| Sums::new(generation).pack();
+        assert!(window.counted(head(2), 2, sums(2)).is_some());
+        assert_eq!(window.counted(head(3), 2, sums(2)), None);
+        assert_eq!(window.counted(head(2), 2, sums(3)), None);
+    }
+
+    #[test]
     fn a_result_that_is_late_by_one_step_is_dropped_there() {
         let window = window(1, 2);
         let _ = window.record(2, FAILED);

@@ -397,3 +397,24 @@ impl Machine {
         self.change(counts, now, |machine| machine.isolations -= 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_says_what_it_is_called_and_whether_it_rejects_every_call() {
+        let states = [
+            (State::Closed, "closed", false),
+            (State::Open, "open", true),
+            (State::HalfOpen, "half_open", false),
+            (State::ForcedOpen, "forced_open", true),
+            (State::ForcedClosed, "forced_closed", false),
+            (State::Disabled, "disabled", false),
+            (State::Isolated, "isolated", true),
+        ];
+        for (state, label, open) in states {
+            assert_eq!((state.as_str(), state.is_open()), (label, open));
+        }
+    }
+}

@@ -448,6 +448,8 @@ struct Pair {
     cell: Cell,
     model: Model,
     calls: Vec<(Ticket, Paper)>,
+    /// When the state was last another.
+    since: u64,
 }
 
 impl Pair {
@@ -457,6 +459,7 @@ impl Pair {
             cell: setup.cell(),
             model: Model::new(setup),
             calls: Vec::new(),
+            since: 0,
         }
     }
 
@@ -585,6 +588,10 @@ impl Pair {
         assert_eq!(report.openings, self.model.openings);
         assert_eq!(report.retry_after, self.model.refusal().retry_after);
         let told = self.world.announced.take();
+        if !told.is_empty() {
+            self.since = self.model.now;
+        }
+        assert_eq!(report.since, self.since);
         let [first, .., last] = told.as_slice() else {
             // None, or one.
             let expected = (before != state).then_some((before, state));
