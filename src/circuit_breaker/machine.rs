@@ -403,6 +403,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_call_that_comes_to_the_lock_before_the_open_time_is_over_is_no_probe() {
+        let probing = Probing {
+            samples: 1,
+            needed: 1,
+            max_concurrent: 1,
+            max_probe_time: 1,
+            max_undecided: 1,
+        };
+        let mut machine = Machine::new(probing, 0);
+        let open_for_ten = |_| 10;
+        assert_eq!(machine.probe(0, &open_for_ten), Probe::Refused);
+        machine.trip(Counts::default(), 0, &open_for_ten);
+        assert_eq!(machine.probe(9, &open_for_ten), Probe::Refused);
+        assert_eq!(machine.state(), State::Open);
+        assert_eq!(machine.probe(10, &open_for_ten), Probe::Admitted { id: 0 });
+    }
+
+    #[test]
     fn a_state_says_what_it_is_called_and_whether_it_rejects_every_call() {
         let states = [
             (State::Closed, "closed", false),

@@ -189,6 +189,26 @@ impl Model {
         counts
     }
 
+    /// When the open time is over, or the first probe is to be given up.
+    fn next_edge(&self) -> Option<u64> {
+        match &self.basis {
+            Basis::Closed => None,
+            Basis::Open { until } => Some(*until),
+            Basis::HalfOpen(probes) => {
+                let in_flight = probes.iter().filter(|probe| probe.end.is_none());
+                let ends = in_flight.map(|probe| probe.since + self.setup.probing.max_probe_time);
+                ends.min()
+            }
+        }
+    }
+
+    fn in_flight(&self) -> u32 {
+        let Basis::HalfOpen(probes) = &self.basis else {
+            return 0;
+        };
+        u32::try_from(probes.iter().filter(|probe| probe.end.is_none()).count()).unwrap()
+    }
+
     fn change(&mut self, counts: Counts, change: impl FnOnce(&mut Self)) {
         change(self);
         self.changes += 1;
@@ -346,6 +366,10 @@ impl Model {
 #[derive(Clone, Debug)]
 enum Step {
     Advance(u64),
+    /// To where the next time is over, or to just before that.
+    AdvanceToTheEdge {
+        before: bool,
+    },
     Enter,
     Exit {
         which: u32,
@@ -434,12 +458,15 @@ fn step((kind, number): (u32, u32)) -> Step {
         38 => Step::Force([Forced::Open, Forced::Closed, Forced::Disabled][usize::try_from(number % 3).unwrap()]),
         39 => Step::Isolate,
         40 | 41 => Step::Release,
-        _ => Step::Restore,
+        42 => Step::Restore,
+        _ => Step::AdvanceToTheEdge {
+            before: number % 2 == 1,
+        },
     }
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec((0..43_u32, any::<u32>()).prop_map(step), 1..80)
+    prop::collection::vec((0..45_u32, any::<u32>()).prop_map(step), 1..80)
 }
 
 /// The real breaker and the model, which take the same steps.
@@ -509,6 +536,11 @@ impl Pair {
     fn step(&mut self, step: &Step) {
         match step {
             Step::Advance(time) => self.advance(*time),
+            Step::AdvanceToTheEdge { before } => {
+                let edge = self.model.next_edge().unwrap_or(0);
+                let until = edge.saturating_sub(u64::from(*before));
+                self.advance(until.saturating_sub(self.model.now));
+            }
             Step::Enter => {
                 if let Ok(call) = self.enter() {
                     self.calls.push(call);
@@ -586,6 +618,7 @@ impl Pair {
         assert_eq!(self.cell.state(), state);
         assert_eq!(report.counts, self.model.counts(), "{state:?}");
         assert_eq!(report.openings, self.model.openings);
+        assert_eq!(report.probes_in_flight, self.model.in_flight());
         assert_eq!(report.retry_after, self.model.refusal().retry_after);
         let told = self.world.announced.take();
         if !told.is_empty() {
