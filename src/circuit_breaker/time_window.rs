@@ -298,6 +298,8 @@ mod tests {
     fn a_generation_begins_empty() {
         let window = TimeWindow::new(5 * S);
         let _ = window.record(1, FAILED, 5 * S);
+        // A thread whose clock is a whole window ahead.
+        let _ = window.record(1, FAILED, 10 * S);
         assert_eq!(counts(&window, 2, 5 * S), (0, 0));
         assert_eq!(window.record(2, GOOD, 5 * S), None);
         assert_eq!(counts(&window, 2, 5 * S), (1, 0));
@@ -344,6 +346,20 @@ mod tests {
         assert_eq!(counts(&window, 2, 0), (6, 2));
         assert_eq!(counts(&window, 2, 500 * MS), (3, 1));
         assert_eq!(window.samples(2, 500 * MS), [past(500 * MS)]);
+    }
+
+    #[test]
+    fn a_success_after_a_restore_computes_where_something_failed_or_was_slow() {
+        let computes = |failed, slow| {
+            let window = TimeWindow::new(5 * S);
+            let counts = Counts { calls: 1, failed, slow };
+            window.fill(2, 0, &[Past { age: 0, counts }]);
+            window.record(2, GOOD, 0).is_some()
+        };
+        assert_eq!(
+            [computes(0, 0), computes(1, 0), computes(0, 1), computes(1, 1)],
+            [false, true, true, true]
+        );
     }
 
     #[test]
