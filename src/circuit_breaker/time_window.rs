@@ -353,7 +353,7 @@ mod tests {
         let computes = |failed, slow| {
             let window = TimeWindow::new(5 * S);
             let counts = Counts { calls: 1, failed, slow };
-            window.fill(2, 0, &[Past { age: 0, counts }]);
+            window.fill(2, 0, std::iter::once(Past { age: 0, counts }));
             window.record(2, GOOD, 0).is_some()
         };
         assert_eq!(
