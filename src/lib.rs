@@ -163,6 +163,8 @@ mod judgement;
 mod outcome;
 mod poll;
 mod random;
+#[cfg(any(feature = "bulkhead", feature = "timeout"))]
+mod rare;
 mod rejected;
 #[cfg(any(feature = "retry", feature = "circuit-breaker", feature = "bulkhead"))]
 mod sync;

@@ -1,7 +1,7 @@
 //! The way of one call to its permit and back: the polling of what the core decides.
 
 use std::fmt;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -22,8 +22,9 @@ pub(crate) struct Admission<P: Held> {
     policy: P,
     weight: NonZeroU32,
     stage: Stage,
-    /// Made when the call has to wait, and kept to its end.
-    wait: Option<Pin<Box<Wait>>>,
+    /// Made when the call has to wait, and kept to its end. Dropped by hand, in
+    /// [`abandon`](Self::abandon): a call without one has nothing of it in what drops it, which is then inlined.
+    wait: Option<ManuallyDrop<Pin<Box<Wait>>>>,
 }
 
 // As wide as a weight: what has no padding is moved in fewer pieces.
@@ -32,11 +33,14 @@ pub(crate) struct Admission<P: Held> {
 enum Stage {
     /// It has not asked yet.
     Outside,
+    /// There is nothing left to give back, or to drop.
+    Ended,
+    /// The same, but for its wait.
+    EndedAfterWait,
     Queued,
     Holding,
     /// It is refused, and has not been told.
     Refused,
-    Ended,
 }
 
 impl<P: Held> Admission<P> {
@@ -117,7 +121,7 @@ impl<P: Held> Admission<P> {
                 self.stage = Stage::Holding;
             }
             Entered::Queued(ticket, longest) => {
-                self.wait = Some(Box::pin(Wait::new(ticket, longest)));
+                self.wait = Some(ManuallyDrop::new(Box::pin(Wait::new(ticket, longest))));
                 self.stage = Stage::Queued;
                 bulkhead.emit_queued(self.weight);
             }
@@ -144,7 +148,7 @@ impl<P: Held> Admission<P> {
     #[inline(never)]
     fn poll_without_permit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejected>> {
         if self.stage == Stage::Refused {
-            self.stage = Stage::Ended;
+            self.stage = self.ended();
             return Poll::Ready(Err(Rejected::bulkhead_full_by(self.bulkhead().shared.name.clone())));
         }
         let mut waker = Some(cx.waker().clone());
@@ -160,7 +164,7 @@ impl<P: Held> Admission<P> {
     fn end_wait(&mut self, settled: Option<Settled>) -> Result<(), Rejected> {
         self.stage = match settled {
             Some(Settled::Granted) => Stage::Holding,
-            Some(Settled::Refused) | None => Stage::Ended,
+            Some(Settled::Refused) | None => self.ended(),
         };
         let waited = self.stop_waiting();
         let bulkhead = self.policy.bulkhead();
@@ -182,6 +186,16 @@ impl<P: Held> Admission<P> {
         }
     }
 
+    /// The stage after the last.
+    #[inline]
+    fn ended(&self) -> Stage {
+        if self.wait.is_none() {
+            Stage::Ended
+        } else {
+            Stage::EndedAfterWait
+        }
+    }
+
     fn stop_waiting(&mut self) -> Duration {
         self.wait.as_mut().map_or(Duration::ZERO, |wait| wait.as_mut().stop())
     }
@@ -195,7 +209,7 @@ impl<P: Held> Admission<P> {
     #[inline]
     #[must_use]
     pub(crate) fn release(&mut self) -> bool {
-        self.stage = Stage::Ended;
+        self.stage = self.ended();
         self.policy.bulkhead().give_back(self.weight)
     }
 
@@ -216,28 +230,30 @@ impl<P: Held> Admission<P> {
         }
     }
 
-    /// Gives back what there is, of a call that was dropped or panicked.
+    /// Gives back what there is, of a call that was dropped or panicked, and drops its wait.
     #[cold]
     #[inline(never)]
     pub(crate) fn abandon(&mut self) {
+        let mut wait = self.wait.take().map(ManuallyDrop::into_inner);
+        let bulkhead = self.policy.bulkhead();
         match mem::replace(&mut self.stage, Stage::Ended) {
             Stage::Holding => {
-                self.bulkhead().release(self.weight);
-                self.bulkhead().emit_cancelled(self.weight, self.waited(), true);
+                let waited = wait.as_ref().map_or(Duration::ZERO, |wait| wait.waited());
+                bulkhead.release(self.weight);
+                bulkhead.emit_cancelled(self.weight, waited, true);
             }
             Stage::Queued => {
-                let semaphore = &self.policy.bulkhead().shared.semaphore;
-                let wait = self.wait.as_mut();
-                let settled = wait.and_then(|wait| wait.as_mut().leave(semaphore));
-                let waited = self.stop_waiting();
-                self.bulkhead().count_waited(waited);
+                let semaphore = &bulkhead.shared.semaphore;
+                let settled = wait.as_mut().and_then(|wait| wait.as_mut().leave(semaphore));
+                let waited = wait.as_mut().map_or(Duration::ZERO, |wait| wait.as_mut().stop());
+                bulkhead.count_waited(waited);
                 if settled == Some(Settled::Granted) {
-                    self.bulkhead().count_admitted(self.weight);
-                    self.bulkhead().release(self.weight);
+                    bulkhead.count_admitted(self.weight);
+                    bulkhead.release(self.weight);
                 }
-                self.bulkhead().emit_cancelled(self.weight, waited, false);
+                bulkhead.emit_cancelled(self.weight, waited, false);
             }
-            Stage::Outside | Stage::Refused | Stage::Ended => {}
+            Stage::Outside | Stage::Refused | Stage::Ended | Stage::EndedAfterWait => {}
         }
     }
 }

@@ -12,6 +12,7 @@ use super::policy::Held;
 use crate::Rejected;
 use crate::guard::Guard;
 use crate::poll::polled_after_completion;
+use crate::rare::Rare;
 
 /// A call under a [`Bulkhead`](super::Bulkhead).
 // The operation is dropped before what admitted it: never are there more operations than permits.
@@ -51,26 +52,18 @@ where
         };
         // A panic gives the permit back while it unwinds: nobody knows when this future will be dropped.
         let unwinding = Guard::new(&mut *this.admission, Admission::abandon);
-        let polled = operation.poll(cx);
-        if polled.is_pending() {
+        let Poll::Ready(result) = operation.poll(cx) else {
             unwinding.disarm();
-            return polled;
-        }
+            return Poll::Pending;
+        };
         this.operation.set(None);
         unwinding.disarm();
         let somebody_waits = this.admission.release();
         if somebody_waits || this.admission.is_heard() {
-            return complete(this.admission, somebody_waits, polled);
+            this.admission.complete(somebody_waits);
         }
-        polled
+        Poll::Ready(result)
     }
-}
-
-/// The end of a call that somebody waits for, or hears of.
-#[inline(never)]
-fn complete<P: Held, T>(admission: &Admission<P>, somebody_waits: bool, polled: T) -> T {
-    admission.complete(somebody_waits);
-    polled
 }
 
 impl<P: Held, F> fmt::Debug for ResponseFuture<P, F> {
@@ -84,14 +77,22 @@ impl<P: Held, F> fmt::Debug for ResponseFuture<P, F> {
 /// A call of a service: already made, or to be made when the service is ready. It is polled under a permit only.
 #[pin_project(project = ServiceCallProjection)]
 pub enum ServiceCall<S: Service<Req>, Req> {
-    Unready {
-        service: S,
-        request: Option<Req>,
-    },
+    Unready(Unready<S, Req>),
     Made {
         #[pin]
         future: S::Future,
     },
+}
+
+/// A service, and the request that it is to be called with when it is ready.
+///
+/// Boxed: few calls have it, and all would be moved with the room for it.
+pub struct Unready<S, Req>(Rare<Box<(S, Option<Req>)>>);
+
+impl<S, Req> Unready<S, Req> {
+    pub(crate) fn new(service: S, request: Req) -> Self {
+        Self(Rare::new(Box::new((service, Some(request)))))
+    }
 }
 
 impl<S: Service<Req>, Req> Future for ServiceCall<S, Req> {
@@ -99,30 +100,40 @@ impl<S: Service<Req>, Req> Future for ServiceCall<S, Req> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let ServiceCallProjection::Made { future } = self.as_mut().project() {
-            return future.poll(cx);
+        loop {
+            if let ServiceCallProjection::Made { future } = self.as_mut().project() {
+                return future.poll(cx);
+            }
+            if let Err(error) = ready!(self.as_mut().make(cx)) {
+                return Poll::Ready(Err(error));
+            }
         }
-        self.poll_unready(cx)
     }
 }
 
 impl<S: Service<Req>, Req> ServiceCall<S, Req> {
+    /// Makes the call, as soon as the service is ready.
     #[cold]
     #[inline(never)]
-    fn poll_unready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<S::Response, S::Error>> {
-        loop {
-            match self.as_mut().project() {
-                ServiceCallProjection::Made { future } => return future.poll(cx),
-                ServiceCallProjection::Unready { service, request } => {
-                    ready!(service.poll_ready(cx))?;
-                    let Some(request) = request.take() else {
-                        return polled_after_completion("bulkhead");
-                    };
-                    let future = service.call(request);
-                    self.set(Self::Made { future });
-                }
-            }
+    fn make(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        if let ServiceCallProjection::Unready(Unready(parts)) = self.as_mut().project() {
+            let Some((service, request)) = parts.as_mut().map(Box::as_mut) else {
+                return polled_after_completion("bulkhead");
+            };
+            ready!(service.poll_ready(cx))?;
+            let Some(request) = request.take() else {
+                return polled_after_completion("bulkhead");
+            };
+            let future = service.call(request);
+            self.set(Self::Made { future });
         }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S, Req> fmt::Debug for Unready<S, Req> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unready").finish_non_exhaustive()
     }
 }
 

@@ -9,9 +9,10 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::admission::Admission;
-use super::future::{ResponseFuture, ServiceCall};
+use super::future::{ResponseFuture, ServiceCall, Unready};
 use super::policy::Bulkhead;
 use crate::Rejected;
+use crate::guard::Guard;
 
 impl<S> Layer<S> for Bulkhead {
     type Service = BulkheadService<S>;
@@ -119,7 +120,11 @@ where
         polled
     }
 
-    #[inline]
+    #[allow(
+        clippy::inline_always,
+        reason = "measured: a future that a call returns is moved, one that is made here is written to its place"
+    )]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let weight = self.weight.weigh(&request);
         let readiness = mem::replace(&mut self.readiness, Readiness::Unasked);
@@ -128,7 +133,8 @@ where
 }
 
 /// Makes a call, or rejects it, or lets it wait.
-#[inline]
+#[allow(clippy::inline_always, reason = "as for `call`")]
+#[inline(always)]
 pub(crate) fn admit<S, Req>(
     bulkhead: &Bulkhead,
     inner: &mut S,
@@ -139,30 +145,41 @@ pub(crate) fn admit<S, Req>(
 where
     S: Service<Req> + Clone,
 {
-    if readiness != Readiness::Ready || !bulkhead.try_admit(weight) {
-        return admit_unready(bulkhead, inner, weight, readiness, request);
+    if readiness == Readiness::Ready && bulkhead.try_admit(weight) {
+        // A panic gives the permit back: there is no future yet that would.
+        let unwinding = Guard::new((bulkhead, weight), abandon);
+        let future = inner.call(request);
+        unwinding.disarm();
+        let admission = Admission::holding(bulkhead.clone(), weight);
+        return ResponseFuture::new(admission, Some(ServiceCall::Made { future }));
     }
-    // Borrowed until there is a future: a panic in between drops it.
-    let mut admission = Admission::holding(bulkhead, weight);
-    let future = inner.call(request);
-    ResponseFuture::new(admission.own(), Some(ServiceCall::Made { future }))
+    let (admission, unready) = admit_unready(bulkhead, inner, weight, readiness, request);
+    ResponseFuture::new(admission, unready.map(ServiceCall::Unready))
 }
+
+/// The end of a call whose service panicked.
+#[cold]
+#[inline(never)]
+fn abandon((bulkhead, weight): (&Bulkhead, NonZeroU32)) {
+    drop(Admission::holding(bulkhead, weight));
+}
+
+/// What a call that is not made at once goes on with.
+type Later<S, Req> = (Admission<Bulkhead>, Option<Unready<S, Req>>);
 
 /// A call that is rejected, waits for its permit, or has its permit and is to be made when the inner service is ready.
 ///
 /// The handle goes on with a fresh clone: it is not to keep what it got for a call that is not made by it.
+// It returns the parts of a future: one that is written here too would be put together aside, and be copied.
 #[cold]
 #[inline(never)]
-fn admit_unready<S, Req>(
+fn admit_unready<S: Clone, Req>(
     bulkhead: &Bulkhead,
     inner: &mut S,
     weight: NonZeroU32,
     readiness: Readiness,
     request: Req,
-) -> ResponseFuture<Bulkhead, ServiceCall<S, Req>>
-where
-    S: Service<Req> + Clone,
-{
+) -> Later<S, Req> {
     let asked = readiness != Readiness::Unasked;
     let mut admission = Admission::new(bulkhead.clone(), weight);
     admission.enter();
@@ -170,7 +187,7 @@ where
         if asked {
             *inner = inner.clone();
         }
-        return ResponseFuture::new(admission, None);
+        return (admission, None);
     }
     let fresh = inner.clone();
     let mut service = mem::replace(inner, fresh);
@@ -178,8 +195,7 @@ where
         // Neither does a call that waits for its permit keep anybody from using the inner service.
         service = inner.clone();
     }
-    let request = Some(request);
-    ResponseFuture::new(admission, Some(ServiceCall::Unready { service, request }))
+    (admission, Some(Unready::new(service, request)))
 }
 
 /// A clone has not asked for readiness yet.

@@ -148,6 +148,16 @@ impl Control {
         self.0 & ((1 << Self::STATE_BITS) - 1) == 1
     }
 
+    /// What most breakers do with most calls.
+    #[inline]
+    fn admits_as_closed(self) -> Option<Ticket> {
+        let ticket = || Ticket {
+            generation: self.generation(),
+            probe: None,
+        };
+        self.is_closed().then(ticket)
+    }
+
     /// What a state without probes does with a call; `None` for open and half-open.
     fn admits(self) -> Option<Result<Ticket, Refusal>> {
         let state = self.state();
@@ -220,13 +230,11 @@ impl Cell {
     #[inline]
     pub(crate) fn enter(&self, outside: &impl Outside) -> Result<Ticket, Refusal> {
         let control = self.control();
-        if control.is_closed() {
-            return Ok(Ticket {
-                generation: control.generation(),
-                probe: None,
-            });
-        }
-        self.enter_unless_closed(control, outside)
+        let ticket = match control.admits_as_closed() {
+            Some(ticket) => ticket,
+            None => self.enter_unless_closed(control, outside)?,
+        };
+        Ok(ticket)
     }
 
     #[cold]

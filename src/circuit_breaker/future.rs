@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use pin_project::{pin_project, pinned_drop};
 use tracing::level_filters::LevelFilter;
@@ -23,49 +24,68 @@ use crate::{Classify, Rejected, Verdict};
 #[pin_project(PinnedDrop)]
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct ResponseFuture<P: Held, F> {
-    breaker: P,
     call: Call,
     times: Times,
     /// `None` when the call has ended, or was never made.
     #[pin]
     operation: Option<F>,
+    breaker: P,
 }
 
 /// How far a call has come.
+// With a tag of its own, as one that hides in a ticket is computed at each look; and none is larger than a ticket.
+#[derive(Clone, Copy)]
+#[repr(u64)]
 enum Call {
     New,
     Admitted(Ticket),
-    Rejected(Refusal),
+    /// `NEVER` where it is not known.
+    Rejected {
+        retry_after: u64,
+    },
     Ended,
 }
 
 /// When a call was admitted and when it was first pending, in nanoseconds; each is taken only if a rule asks for it.
-#[derive(Clone, Copy, Default)]
+// Plain numbers: options are moved in twice as many pieces.
+#[derive(Clone, Copy)]
 pub(crate) struct Times {
-    admitted: Option<u64>,
-    pending: Option<u64>,
+    admitted: u64,
+    pending: u64,
 }
 
+/// A time that was not taken.
+const NEVER: u64 = u64::MAX;
+
 impl Times {
+    pub(crate) const NONE: Self = Self {
+        admitted: NEVER,
+        pending: NEVER,
+    };
+
     #[inline]
     pub(crate) fn of_admitted(breaker: &Breaker) -> Self {
         Self {
-            admitted: breaker.slow_after.map(|_| breaker.now()),
-            pending: None,
+            admitted: breaker.slow_after.map_or(NEVER, |_| breaker.now()),
+            ..Self::NONE
         }
     }
 
     /// Notes the first `Pending`.
     #[inline]
     fn pend(&mut self, breaker: &Breaker) {
-        if self.pending.is_none() && matches!(breaker.abandoned, Abandoned::FailureAfter(_)) {
-            self.pending = Some(breaker.now());
+        if self.pending == NEVER && matches!(breaker.abandoned, Abandoned::FailureAfter(_)) {
+            self.pending = breaker.now();
         }
     }
 
     fn is_slow(self, breaker: &Breaker) -> bool {
-        let times = breaker.slow_after.zip(self.admitted);
-        times.is_some_and(|(limit, admitted)| breaker.now().saturating_sub(admitted) >= limit)
+        let lasted = |limit| breaker.now().saturating_sub(self.admitted) >= limit;
+        self.admitted != NEVER && breaker.slow_after.is_some_and(lasted)
+    }
+
+    fn is_pending_for(self, breaker: &Breaker, limit: Duration) -> bool {
+        self.pending != NEVER && breaker.now().saturating_sub(self.pending) >= nanos(limit)
     }
 }
 
@@ -110,15 +130,11 @@ impl Breaker {
     }
 
     /// Takes the ticket of a call that was dropped.
-    #[cold]
-    #[inline(never)]
     fn abandon(&self, ticket: Ticket, times: Times) {
         let failed = match self.abandoned {
             Abandoned::Ignore => false,
             Abandoned::Failure => true,
-            Abandoned::FailureAfter(limit) => times
-                .pending
-                .is_some_and(|pending| self.now().saturating_sub(pending) >= nanos(limit)),
+            Abandoned::FailureAfter(limit) => times.is_pending_for(self, limit),
         };
         let ending = Ending {
             end: End::Abandoned,
@@ -139,7 +155,7 @@ impl Breaker {
             verdict: None,
             error: None,
         };
-        self.end(ticket, Times::default(), ending);
+        self.end(ticket, Times::NONE, ending);
     }
 
     fn end(&self, ticket: Ticket, times: Times, ending: Ending<'_>) {
@@ -208,10 +224,10 @@ impl<P: Held, F> ResponseFuture<P, F> {
     #[inline]
     pub(crate) fn new(breaker: P, operation: F) -> Self {
         Self {
-            breaker,
             call: Call::New,
-            times: Times::default(),
+            times: Times::NONE,
             operation: Some(operation),
+            breaker,
         }
     }
 
@@ -219,19 +235,21 @@ impl<P: Held, F> ResponseFuture<P, F> {
     #[inline]
     pub(crate) fn started(breaker: P, ticket: Ticket, times: Times, operation: F) -> Self {
         Self {
-            breaker,
             call: Call::Admitted(ticket),
             times,
             operation: Some(operation),
+            breaker,
         }
     }
 
     pub(crate) fn rejected(breaker: P, refusal: Refusal) -> Self {
         Self {
-            breaker,
-            call: Call::Rejected(refusal),
-            times: Times::default(),
+            call: Call::Rejected {
+                retry_after: refusal.retry_after.unwrap_or(NEVER),
+            },
+            times: Times::NONE,
             operation: None,
+            breaker,
         }
     }
 }
@@ -250,10 +268,9 @@ where
         let mut this = self.project();
         let view = &*this.breaker.circuit_breaker().view;
         let breaker = &*view.breaker;
-        let ticket = if let Call::Admitted(ticket) = *this.call {
-            ticket
-        } else if let Call::New = this.call {
-            match breaker.admit() {
+        let ticket = match *this.call {
+            Call::Admitted(ticket) => ticket,
+            Call::New => match breaker.admit() {
                 Ok(ticket) => {
                     *this.times = Times::of_admitted(breaker);
                     ticket
@@ -261,14 +278,12 @@ where
                 Err(refusal) => {
                     *this.call = Call::Ended;
                     this.operation.set(None);
-                    return Poll::Ready(Err(breaker.rejected(refusal).into()));
+                    return Poll::Ready(Err(breaker.rejected(refusal.retry_after).into()));
                 }
+            },
+            Call::Rejected { .. } | Call::Ended => {
+                return poll_without_ticket(this.call, breaker).map(|error| Err(error.into()));
             }
-        } else if let Call::Rejected(refusal) = *this.call {
-            *this.call = Call::Ended;
-            return Poll::Ready(Err(breaker.rejected(refusal).into()));
-        } else {
-            return polled_after_completion("circuit breaker");
         };
         // Whoever panics below is counted by the guard, and by nobody else.
         *this.call = Call::Ended;
@@ -282,11 +297,20 @@ where
             *this.call = Call::Admitted(ticket);
             return Poll::Pending;
         };
-        let judged = view.judgement.judge(result.as_ref());
-        guard.disarm();
-        if matches!(judged.verdict, Verdict::Success) && breaker.takes_success_as_it_is() {
+        // A response is judged apart from an error: a success then makes nothing that only a failure has.
+        let verdict = match &result {
+            Ok(response) => Some(view.judgement.judge(Ok(response)).verdict),
+            Err(_) => None,
+        };
+        if verdict == Some(Verdict::Success) && breaker.takes_success_as_it_is() {
+            guard.disarm();
             breaker.succeed(ticket);
         } else {
+            let judged = match verdict {
+                Some(verdict) => Judged::response(verdict),
+                None => view.judgement.judge(result.as_ref()),
+            };
+            guard.disarm();
             breaker.finish(ticket, *this.times, &judged);
         }
         this.operation.set(None);
@@ -294,15 +318,33 @@ where
     }
 }
 
+/// The answer to a call that was rejected before it was polled.
+#[cold]
+#[inline(never)]
+fn poll_without_ticket(call: &mut Call, breaker: &Breaker) -> Poll<Rejected> {
+    let Call::Rejected { retry_after } = *call else {
+        return polled_after_completion("circuit breaker");
+    };
+    *call = Call::Ended;
+    Poll::Ready(breaker.rejected(Some(retry_after).filter(|time| *time != NEVER)))
+}
+
 #[pinned_drop]
 impl<P: Held, F> PinnedDrop for ResponseFuture<P, F> {
     #[inline]
     fn drop(self: Pin<&mut Self>) {
-        let this = self.project();
-        if let Call::Admitted(ticket) = *this.call {
-            let breaker = &*this.breaker.circuit_breaker().view.breaker;
-            breaker.abandon(ticket, *this.times);
+        if let Call::Admitted(ticket) = self.call {
+            self.abandon(ticket);
         }
+    }
+}
+
+impl<P: Held, F> ResponseFuture<P, F> {
+    #[cold]
+    #[inline(never)]
+    fn abandon(&self, ticket: Ticket) {
+        let breaker = &*self.breaker.circuit_breaker().view.breaker;
+        breaker.abandon(ticket, self.times);
     }
 }
 

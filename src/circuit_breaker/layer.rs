@@ -57,16 +57,24 @@ where
         if self.breaker.breaker().would_reject().is_some() {
             return Poll::Ready(Ok(()));
         }
-        let polled = self.inner.poll_ready(cx);
-        match &polled {
-            Poll::Ready(Ok(())) => self.readiness = Readiness::Ready,
-            Poll::Pending => self.readiness = Readiness::Pending,
-            Poll::Ready(Err(error)) => self.count(error),
+        match self.inner.poll_ready(cx) {
+            Poll::Ready(Ok(())) => {
+                self.readiness = Readiness::Ready;
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending => {
+                self.readiness = Readiness::Pending;
+                Poll::Pending
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.count(error))),
         }
-        polled
     }
 
-    #[inline]
+    #[allow(
+        clippy::inline_always,
+        reason = "measured: a future that a call returns is moved, one that is made here is written to its place"
+    )]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let breaker = self.breaker.breaker();
         let readiness = mem::replace(&mut self.readiness, Readiness::Unknown);
@@ -135,17 +143,18 @@ impl<S, C> CircuitBreakerService<S, C> {
     /// An inner service that fails to become ready has failed.
     #[cold]
     #[inline(never)]
-    fn count<Req>(&mut self, error: &S::Error)
+    fn count<Req>(&mut self, error: S::Error) -> S::Error
     where
         S: Service<Req>,
         C: Classify<S::Response, S::Error>,
     {
         self.readiness = Readiness::Unknown;
         let view = &*self.breaker.view;
-        let judged = view.judgement.judge(Err(error));
+        let judged = view.judgement.judge(Err(&error));
         if let Ok(ticket) = view.breaker.cell.enter(&*view.breaker) {
-            view.breaker.finish(ticket, Times::default(), &judged);
+            view.breaker.finish(ticket, Times::NONE, &judged);
         }
+        error
     }
 }
 

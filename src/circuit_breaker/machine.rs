@@ -417,7 +417,10 @@ mod tests {
         machine.trip(Counts::default(), 0, &open_for_ten);
         assert_eq!(machine.probe(9, &open_for_ten), Probe::Refused);
         assert_eq!(machine.state(), State::Open);
-        assert_eq!(machine.probe(10, &open_for_ten), Probe::Admitted { id: NonZeroU32::MIN });
+        assert_eq!(
+            machine.probe(10, &open_for_ten),
+            Probe::Admitted { id: NonZeroU32::MIN }
+        );
     }
 
     #[test]

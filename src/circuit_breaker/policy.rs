@@ -94,12 +94,14 @@ impl Breaker {
     /// Admits a call, or says that it has been rejected.
     #[inline]
     pub(crate) fn admit(&self) -> Result<Ticket, Refusal> {
-        match self.cell.enter(self) {
+        let ticket = match self.cell.enter(self) {
+            Ok(ticket) => ticket,
             Err(refusal) if self.is_shadow() || heard(self.kind.listener.is_some(), LevelFilter::DEBUG) => {
-                self.refuse(refusal)
+                self.refuse(refusal)?
             }
-            entered => entered,
-        }
+            Err(refusal) => return Err(refusal),
+        };
+        Ok(ticket)
     }
 
     /// Rejects a call, or in shadow mode says only that it would have.
@@ -124,8 +126,8 @@ impl Breaker {
     }
 
     #[inline]
-    pub(crate) fn rejected(&self, refusal: Refusal) -> Rejected {
-        Rejected::circuit_open_by(self.name.clone(), refusal.retry_after.map(Duration::from_nanos))
+    pub(crate) fn rejected(&self, retry_after: Option<u64>) -> Rejected {
+        Rejected::circuit_open_by(self.name.clone(), retry_after.map(Duration::from_nanos))
     }
 
     #[inline]

@@ -12,10 +12,9 @@ use tracing::level_filters::LevelFilter;
 
 use super::attempt::{Attempt, Attempts, Cause, Report, StopReason};
 use super::failures::Failures;
-use super::policy::{Held, Policy};
+use super::policy::Held;
 use super::report::WithReport;
 use crate::event::heard;
-use crate::guard::Guard;
 use crate::judgement::Judged;
 use crate::poll::polled_after_completion;
 use crate::{Classify, Verdict};
@@ -53,16 +52,9 @@ impl<P: Held, A: Attempts<P::Replay>> ResponseFuture<P, A> {
         Self::with(policy, attempts, 0, None)
     }
 
-    /// Starts the first attempt now, with a service that is ready.
+    /// The first attempt was started.
     #[inline]
-    pub(crate) fn started(policy: P, mut attempts: A) -> Self {
-        let view = &*policy.retry().view;
-        let max = view.policy.limits.max_attempts;
-        // A panic of the service ends the call. The whole call would tell of it too, but a call that is dropped when
-        // something panics has to be in memory by then, and is moved from there.
-        let telling = Guard::new(&*view.policy, Policy::emit_cancelled_at_start);
-        let attempt = attempts.start(&view.replay, Attempt { number: 1, max });
-        telling.disarm();
+    pub(crate) fn started(policy: P, attempts: A, attempt: A::Future) -> Self {
         Self::with(policy, attempts, 1, Some(attempt))
     }
 
@@ -105,7 +97,7 @@ where
                 }
                 if *this.number > 0 {
                     if let Err(error) = ready!(self.as_mut().poll_next(cx)) {
-                        return Poll::Ready(self.fail_unready(error));
+                        return Poll::Ready(Err(self.fail_unready(error)));
                     }
                 }
                 self.as_mut().start();
@@ -271,21 +263,20 @@ where
 
     /// The inner service failed while it was made ready for another attempt: that ends the call.
     #[cold]
-    fn fail_unready(mut self: Pin<&mut Self>, error: A::Error) -> Result<A::Response, A::Error> {
+    fn fail_unready(mut self: Pin<&mut Self>, error: A::Error) -> A::Error {
         let this = self.as_mut().project();
         let retry = &*this.policy.retry().view;
         if let Some(failures) = this.failures {
             // There will be no retry: a payment for one goes back.
             failures.payment = None;
         }
-        let result = Err(error);
-        let judged = retry.judgement.judge(result.as_ref());
+        let judged = retry.judgement.judge(Err(&error));
         if let Some(rejected) = judged.rejected.filter(|_| *this.sent) {
             rejected.mark_reached_inner();
         }
         *this.stop = Some(StopReason::NotReady);
         self.emit_end(judged.error);
-        result
+        error
     }
 }
 

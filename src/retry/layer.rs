@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem;
 use std::task::{Context, Poll};
 
 use tower_layer::Layer;
@@ -10,8 +9,9 @@ use tower_service::Service;
 
 use super::attempt::{Attempt, Attempts, Cause};
 use super::future::ResponseFuture;
-use super::policy::Retry;
+use super::policy::{Policy, Retry};
 use super::replay::{ByClone, Replay};
+use crate::guard::Guard;
 use crate::{ByError, Classify};
 
 impl<S, C, R> Layer<S> for Retry<C, R> {
@@ -48,13 +48,26 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let clone = self.inner.clone();
+        let view = &*self.retry.view;
+        let first = Attempt {
+            number: 1,
+            max: view.policy.limits.max_attempts,
+        };
+        let mut request = view.replay.accept(request);
+        // A panic of the service ends the call, of which there is no future yet.
+        let telling = Guard::new(&*view.policy, Policy::emit_cancelled_at_start);
+        let kept = keep(&view.replay, &request, first);
+        view.replay.prepare(&mut request, first);
+        let attempt = self.inner.call(request);
+        // Cloned after the call, which this handle has made itself: a clone that is there before would have to be dropped
+        // if the call panics, and what can be dropped is put together elsewhere and moved.
         let attempts = Requests {
-            service: mem::replace(&mut self.inner, clone),
-            request: Some(self.retry.view.replay.accept(request)),
+            service: self.inner.clone(),
+            kept,
             accepted: PhantomData,
         };
-        ResponseFuture::started(self.retry.clone(), attempts)
+        telling.disarm();
+        ResponseFuture::started(self.retry.clone(), attempts, attempt)
     }
 }
 
@@ -78,9 +91,10 @@ impl<S: fmt::Debug, C: fmt::Debug, R> fmt::Debug for RetryService<S, C, R> {
 
 /// Attempts made by sending copies of a request to a service.
 pub struct Requests<S, Req, Sent> {
+    /// For the attempts after the first.
     service: S,
-    /// The request, or the copy of it kept while an attempt is under way.
-    request: Option<Sent>,
+    /// The copy of the request that is kept while an attempt is under way.
+    kept: Option<Sent>,
     accepted: PhantomData<fn(Req)>,
 }
 
@@ -100,25 +114,29 @@ where
 
     #[inline]
     fn start(&mut self, replay: &R, attempt: Attempt) -> S::Future {
-        let Some(mut request) = self.request.take() else {
+        let Some(mut request) = self.kept.take() else {
             unreachable!("an attempt is repeated only while a request is kept for it")
         };
-        if !attempt.is_last() {
-            self.request = replay.copy(&request);
-        }
+        self.kept = keep(replay, &request, attempt);
         replay.prepare(&mut request, attempt);
         self.service.call(request)
     }
 
     fn may_repeat(&self, replay: &R, cause: &Cause<'_>) -> bool {
-        self.request.as_ref().is_some_and(|kept| replay.allows(kept, cause))
+        self.kept.as_ref().is_some_and(|kept| replay.allows(kept, cause))
     }
+}
+
+/// A copy for the attempts to come, if there may be one.
+#[inline]
+fn keep<Req, R: Replay<Req>>(replay: &R, request: &R::Sent, attempt: Attempt) -> Option<R::Sent> {
+    if attempt.is_last() { None } else { replay.copy(request) }
 }
 
 impl<S, Req, Sent> fmt::Debug for Requests<S, Req, Sent> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Requests")
-            .field("keeps_a_copy", &self.request.is_some())
+            .field("keeps_a_copy", &self.kept.is_some())
             .finish_non_exhaustive()
     }
 }

@@ -74,21 +74,12 @@ impl<P: Held, F> ResponseFuture<P, F> {
         }
     }
 
-    /// The inner service was called, after `waited` of the limit had gone by.
+    /// The inner service was called, after `waited` of the limit had gone by; `None` if it was not ready in time.
     #[inline]
-    pub(crate) fn started(policy: P, operation: F, waited: Duration) -> Self {
+    pub(crate) fn started(policy: P, operation: Option<F>, waited: Duration) -> Self {
         Self {
             phase: Phase::Started { waited },
-            operation: Some(operation),
-            policy,
-        }
-    }
-
-    /// The inner service was not ready in time.
-    pub(crate) fn unready(policy: P) -> Self {
-        Self {
-            phase: Phase::Started { waited: Duration::ZERO },
-            operation: None,
+            operation,
             policy,
         }
     }
@@ -108,13 +99,14 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.as_mut().project();
         let Some(operation) = this.operation.as_mut().as_pin_mut() else {
-            return self.poll_without_operation();
+            return self.poll_without_operation().map(Err);
         };
         if matches!(*this.phase, Phase::Idle) {
             this.phase.set(Phase::Started { waited: Duration::ZERO });
         }
         let Poll::Ready(result) = operation.poll(cx) else {
-            return self.poll_pending(cx);
+            // It answers with an error alone: a whole result would share its place in memory with that of every call.
+            return self.poll_pending(cx).map(Err);
         };
         let was_pending = matches!(*this.phase, Phase::Pending { .. });
         if was_pending || heard(this.policy.timeout().is_custom(), LevelFilter::TRACE) {
@@ -146,10 +138,10 @@ impl<P: Held, F> ResponseFuture<P, F> {
 
     /// Not inlined, like all that a call which is ready at once has no use for.
     #[inline(never)]
-    fn poll_pending<T, E: From<Rejected>>(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, E>> {
+    fn poll_pending<E: From<Rejected>>(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<E> {
         ready!(self.as_mut().poll_timer(cx));
         self.as_mut().end();
-        Poll::Ready(Err(reject(self.policy.timeout(), true)))
+        Poll::Ready(reject(self.policy.timeout(), true))
     }
 
     fn poll_timer(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -181,13 +173,13 @@ impl<P: Held, F> ResponseFuture<P, F> {
 
     #[cold]
     #[inline(never)]
-    fn poll_without_operation<T, E: From<Rejected>>(self: Pin<&mut Self>) -> Poll<Result<T, E>> {
+    fn poll_without_operation<E: From<Rejected>>(self: Pin<&mut Self>) -> Poll<E> {
         let mut this = self.project();
         if matches!(*this.phase, Phase::Idle) {
             return polled_after_completion("timeout");
         }
         this.phase.set(Phase::Idle);
-        Poll::Ready(Err(reject(this.policy.timeout(), false)))
+        Poll::Ready(reject(this.policy.timeout(), false))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::mem;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::task::coop::unconstrained;
@@ -14,6 +14,7 @@ use tower_service::Service;
 use super::future::ResponseFuture;
 use super::policy::Timeout;
 use crate::Rejected;
+use crate::rare::Rare;
 
 impl<S> Layer<S> for Timeout {
     type Service = TimeoutService<S>;
@@ -40,8 +41,13 @@ pub struct TimeoutService<S> {
 /// How far this handle has come towards its next call.
 enum Readiness {
     Unknown,
-    Waiting { since: Instant, timer: Pin<Box<Sleep>> },
-    Ready { waited: Duration },
+    Waiting {
+        since: Instant,
+        timer: Rare<Pin<Box<Sleep>>>,
+    },
+    Ready {
+        waited: Duration,
+    },
     Expired,
 }
 
@@ -66,19 +72,24 @@ where
         polled
     }
 
-    #[inline]
+    #[allow(
+        clippy::inline_always,
+        reason = "measured: a future that a call returns is moved, one that is made here is written to its place"
+    )]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let waited = if matches!(self.readiness, Readiness::Unknown) {
             Some(Duration::ZERO)
         } else {
             self.take_waited()
         };
-        let Some(waited) = waited else {
+        let (operation, waited) = if let Some(waited) = waited {
+            (Some(self.inner.call(request)), waited)
+        } else {
             // A fresh handle: the old one stays in line for a call that will not be made.
             self.inner = self.inner.clone();
-            return ResponseFuture::unready(self.timeout.clone());
+            (None, Duration::ZERO)
         };
-        let operation = self.inner.call(request);
         ResponseFuture::started(self.timeout.clone(), operation, waited)
     }
 }
@@ -130,13 +141,13 @@ impl<S> TimeoutService<S> {
         if !matches!(self.readiness, Readiness::Waiting { .. }) {
             self.readiness = Readiness::Waiting {
                 since: Instant::now(),
-                timer: Box::pin(sleep(self.timeout.limit)),
+                timer: Rare::new(Box::pin(sleep(self.timeout.limit))),
             };
         }
         if let Readiness::Waiting { timer, .. } = &mut self.readiness {
             // A service that has used up the task's budget must not keep the timer from being looked at.
-            if pin!(unconstrained(timer.as_mut())).poll(cx).is_pending() {
-                return Poll::Pending;
+            if let Some(timer) = timer.as_mut() {
+                ready!(pin!(unconstrained(timer.as_mut())).poll(cx));
             }
         }
         self.readiness = Readiness::Expired;
@@ -215,7 +226,7 @@ where
         let operation = self.inner.call(request);
         let mut timeout = self.layer.timeout.clone();
         timeout.limit = limit;
-        ResponseFuture::started(timeout, operation, Duration::ZERO)
+        ResponseFuture::started(timeout, Some(operation), Duration::ZERO)
     }
 }
 

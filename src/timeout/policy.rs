@@ -10,6 +10,7 @@ use super::event::Event;
 use super::future::ResponseFuture;
 use super::layer::RequestTimeoutLayer;
 use crate::Rejected;
+use crate::rare::Rare;
 use crate::rejected::Name;
 
 pub(crate) type Listener = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
@@ -40,7 +41,7 @@ pub struct Timeout {
     pub(crate) limit: Duration,
     pub(crate) name: &'static str,
     /// What few have is kept apart: the Tower face clones a policy for each call.
-    custom: Shared,
+    custom: Rare<Arc<Custom>>,
     #[cfg(feature = "metrics")]
     pub(crate) meters: Arc<crate::event::Meters<{ super::event::OUTCOMES }>>,
 }
@@ -51,27 +52,6 @@ pub(crate) struct Custom {
     /// In place of the policy's own.
     name: Name,
     pub(crate) listener: Option<Listener>,
-}
-
-/// A [`Custom`], shared by the clones of its policy, where there is one.
-///
-/// Released out of line: a call's policy is dropped with the call, and few have something to release.
-#[derive(Clone)]
-pub(crate) struct Shared(Option<Arc<Custom>>);
-
-impl Drop for Shared {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(custom) = self.0.take() {
-            release(custom);
-        }
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn release(custom: Arc<Custom>) {
-    drop(custom);
 }
 
 impl Timeout {
@@ -110,7 +90,7 @@ impl Timeout {
         Self {
             limit,
             name,
-            custom: Shared(None),
+            custom: Rare::NONE,
             #[cfg(feature = "metrics")]
             meters: Arc::new(crate::event::Meters::new()),
         }
@@ -119,7 +99,7 @@ impl Timeout {
     /// What the policy is called in events and errors. Default: `timeout`.
     #[must_use]
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        match (name.into(), &self.custom.0) {
+        match (name.into(), self.custom.as_ref()) {
             (Cow::Borrowed(name), None) => self.name = name,
             (name, _) => self.custom_mut().name = name.into(),
         }
@@ -138,22 +118,22 @@ impl Timeout {
     fn custom_mut(&mut self) -> &mut Custom {
         let name = Name::new(self.name);
         let custom = || Arc::new(Custom { name, listener: None });
-        Arc::make_mut(self.custom.0.get_or_insert_with(custom))
+        Arc::make_mut(self.custom.get_or_insert_with(custom))
     }
 
     /// Whether there may be a listener.
     #[inline]
     pub(crate) fn is_custom(&self) -> bool {
-        self.custom.0.is_some()
+        self.custom.is_some()
     }
 
     pub(crate) fn full_name(&self) -> Name {
-        let custom = self.custom.0.as_ref();
+        let custom = self.custom.as_ref();
         custom.map_or(Name::new(self.name), |custom| custom.name.clone())
     }
 
     pub(crate) fn listener(&self) -> Option<&Listener> {
-        self.custom.0.as_ref().and_then(|custom| custom.listener.as_ref())
+        self.custom.as_ref().and_then(|custom| custom.listener.as_ref())
     }
 
     /// How long a call may take.

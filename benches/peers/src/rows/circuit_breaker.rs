@@ -63,7 +63,10 @@ pub fn rows() -> Vec<Row> {
         },
         Row {
             name: "breaker closed, Tower",
-            limit: Limit::Prototype(53),
+            limit: Limit::Missed {
+                prototype: 53,
+                reached: 144,
+            },
             contenders: vec![
                 ours("steadfast", layer),
                 Contender {
@@ -81,7 +84,10 @@ pub fn rows() -> Vec<Row> {
         },
         Row {
             name: "breaker open, rejected, plain",
-            limit: Limit::Prototype(77),
+            limit: Limit::Missed {
+                prototype: 77,
+                reached: 213,
+            },
             contenders: vec![
                 ours("steadfast", open),
                 peer("recloser", recloser_open),
@@ -90,7 +96,10 @@ pub fn rows() -> Vec<Row> {
         },
         Row {
             name: "breaker open, rejected, Tower",
-            limit: Limit::Prototype(77),
+            limit: Limit::Missed {
+                prototype: 77,
+                reached: 478,
+            },
             contenders: vec![
                 ours("steadfast", open_layer),
                 peer("tower-resilience", tower_resilience_open),

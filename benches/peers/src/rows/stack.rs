@@ -23,7 +23,10 @@ const LIMIT: Duration = Duration::from_secs(3_600);
 pub fn rows() -> Vec<Row> {
     vec![Row {
         name: "stack: retry, breaker, bulkhead, timeout, Tower",
-        limit: Limit::Prototype(153),
+        limit: Limit::Missed {
+            prototype: 153,
+            reached: 436,
+        },
         contenders: vec![
             ours("steadfast", steadfast),
             peer("tower, without a breaker", tower),

@@ -31,7 +31,7 @@ pub fn rows() -> Vec<Row> {
             name: "timeout, inner ready at once, Tower",
             limit: Limit::Missed {
                 prototype: 10,
-                reached: 80,
+                reached: 75,
             },
             contenders: vec![
                 ours("steadfast", layer),
