@@ -721,14 +721,16 @@ mod tests {
 
     #[test]
     fn a_slow_call_is_restored_where_a_rule_counts_it() {
-        let kept = after_a_slow_failure(count_window(true), Some(1.0)).export(&at(0));
-        let counts_after = |with_slow: bool| {
-            let cell = cell(2, count_window(with_slow), with_slow.then_some(1.0));
-            assert!(cell.restore(&kept, &at(0)));
-            let Counts { failed, slow, .. } = cell.report(&at(0)).counts;
-            (failed, slow)
-        };
-        assert_eq!((counts_after(true), counts_after(false)), ((1, 1), (1, 0)));
+        for window in [count_window, |_| time_window()] {
+            let kept = after_a_slow_failure(window(true), Some(1.0)).export(&at(0));
+            let counts_after = |with_slow: bool| {
+                let cell = cell(2, window(with_slow), with_slow.then_some(1.0));
+                assert!(cell.restore(&kept, &at(0)));
+                let Counts { failed, slow, .. } = cell.report(&at(0)).counts;
+                (failed, slow)
+            };
+            assert_eq!((counts_after(true), counts_after(false)), ((1, 1), (1, 0)));
+        }
     }
 
     #[test]

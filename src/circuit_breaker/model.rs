@@ -237,12 +237,14 @@ impl Model {
                 counts.calls >= rules.minimum && counts.calls > 0 && f64::from(part) / f64::from(counts.calls) >= limit
             })
         };
-        let in_a_row = self.calls.iter().rev().take_while(|(_, sample)| sample.failed).count();
         by_rate(counts.failed, rules.failure_rate)
             || by_rate(counts.slow, rules.slow_rate)
-            || rules
-                .consecutive
-                .is_some_and(|limit| in_a_row >= usize::try_from(limit).unwrap())
+            || rules.consecutive.is_some_and(|limit| self.in_a_row() >= limit)
+    }
+
+    fn in_a_row(&self) -> u32 {
+        let failed = self.calls.iter().rev().take_while(|(_, sample)| sample.failed);
+        u32::try_from(failed.count()).unwrap()
     }
 
     /// Gives up what had its time, and ends the round where it is decided.
@@ -619,6 +621,9 @@ impl Pair {
         assert_eq!(report.counts, self.model.counts(), "{state:?}");
         assert_eq!(report.openings, self.model.openings);
         assert_eq!(report.probes_in_flight, self.model.in_flight());
+        let rules = self.model.setup.rules;
+        let in_a_row = rules.consecutive.map_or(0, |_| self.model.in_a_row());
+        assert_eq!((report.failures_in_a_row, report.minimum), (in_a_row, rules.minimum));
         assert_eq!(report.retry_after, self.model.refusal().retry_after);
         let told = self.world.announced.take();
         if !told.is_empty() {
