@@ -39,10 +39,11 @@ pub struct ResponseFuture<P: Held, F> {
 enum Call {
     New,
     Admitted(Ticket),
-    /// `NEVER` where it is not known.
     Rejected {
         retry_after: u64,
     },
+    /// The same, and nobody can say for how long.
+    RejectedForNow,
     Ended,
 }
 
@@ -244,8 +245,9 @@ impl<P: Held, F> ResponseFuture<P, F> {
 
     pub(crate) fn rejected(breaker: P, refusal: Refusal) -> Self {
         Self {
-            call: Call::Rejected {
-                retry_after: refusal.retry_after.unwrap_or(NEVER),
+            call: match refusal.retry_after {
+                Some(retry_after) => Call::Rejected { retry_after },
+                None => Call::RejectedForNow,
             },
             times: Times::NONE,
             operation: None,
@@ -281,7 +283,7 @@ where
                     return Poll::Ready(Err(breaker.rejected(refusal.retry_after).into()));
                 }
             },
-            Call::Rejected { .. } | Call::Ended => {
+            Call::Rejected { .. } | Call::RejectedForNow | Call::Ended => {
                 return poll_without_ticket(this.call, breaker).map(|error| Err(error.into()));
             }
         };
@@ -322,11 +324,13 @@ where
 #[cold]
 #[inline(never)]
 fn poll_without_ticket(call: &mut Call, breaker: &Breaker) -> Poll<Rejected> {
-    let Call::Rejected { retry_after } = *call else {
-        return polled_after_completion("circuit breaker");
+    let retry_after = match *call {
+        Call::Rejected { retry_after } => Some(retry_after),
+        Call::RejectedForNow => None,
+        Call::New | Call::Admitted(_) | Call::Ended => return polled_after_completion("circuit breaker"),
     };
     *call = Call::Ended;
-    Poll::Ready(breaker.rejected(Some(retry_after).filter(|time| *time != NEVER)))
+    Poll::Ready(breaker.rejected(retry_after))
 }
 
 #[pinned_drop]
