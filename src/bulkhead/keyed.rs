@@ -92,7 +92,9 @@ impl Resident for Bulkhead {
 }
 
 impl Member for Bulkhead {
+    #[cfg(feature = "metrics")]
     const OVERFLOWS: &'static str = "steadfast.bulkhead.keyed.overflows";
+    #[cfg(feature = "metrics")]
     const KEYS: &'static str = "steadfast.bulkhead.keyed.keys";
 
     fn name(&self) -> &Name {

@@ -158,18 +158,26 @@ impl CountWindow {
     /// take and that is short.
     #[inline]
     pub(crate) fn record_good(&self, generation: u64) -> Shortcut {
-        let word = self.head.load(Ordering::Relaxed);
-        let head = Head::unpack(word);
-        // Its place may have a bit only if a failure, or another generation, wrote there.
-        let replaces_nothing = !self.failed.may_have(head.place) && self.slow.is_empty();
-        if head.generation != generation || head.place + 1 == self.size || !replaces_nothing {
-            return Shortcut::NotTaken;
-        }
-        let claimed = self
-            .head
-            .compare_exchange(word, word + 1, Ordering::Acquire, Ordering::Relaxed);
-        if claimed.is_err() {
-            return Shortcut::NotTaken;
+        let mut word = self.head.load(Ordering::Relaxed);
+        loop {
+            let head = Head::unpack(word);
+            // Its place may have a bit only if a failure, or another generation, wrote there.
+            let replaces_nothing = !self.failed.may_have(head.place) && self.slow.is_empty();
+            if head.generation != generation || !replaces_nothing {
+                return Shortcut::NotTaken;
+            }
+            let next = if head.place + 1 == self.size {
+                head.next(self.size).pack()
+            } else {
+                word + 1
+            };
+            match self
+                .head
+                .compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed)
+            {
+                Ok(_) => break,
+                Err(other) => word = other,
+            }
         }
         if Sums::are_zero(self.sums.load(Ordering::Relaxed)) {
             Shortcut::Healthy

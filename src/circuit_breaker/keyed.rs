@@ -115,7 +115,9 @@ impl<C> Resident for CircuitBreaker<C> {
 }
 
 impl<C> Member for CircuitBreaker<C> {
+    #[cfg(feature = "metrics")]
     const OVERFLOWS: &'static str = "steadfast.circuit_breaker.keyed.overflows";
+    #[cfg(feature = "metrics")]
     const KEYS: &'static str = "steadfast.circuit_breaker.keyed.keys";
 
     fn name(&self) -> &Name {

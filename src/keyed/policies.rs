@@ -22,8 +22,10 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 /// A policy of a keyed set. All of them have the set's name, its listener and its meters.
 pub(crate) trait Member: Resident {
     /// The metric that counts lookups without room.
+    #[cfg(feature = "metrics")]
     const OVERFLOWS: &'static str;
     /// The metric that says how many keys there are.
+    #[cfg(feature = "metrics")]
     const KEYS: &'static str;
 
     fn name(&self) -> &Name;
@@ -201,7 +203,9 @@ mod tests {
     }
 
     impl Member for Policy {
+        #[cfg(feature = "metrics")]
         const OVERFLOWS: &'static str = "overflows";
+        #[cfg(feature = "metrics")]
         const KEYS: &'static str = "keys";
 
         fn name(&self) -> &Name {

@@ -198,21 +198,32 @@ pub(crate) const DEFECTS: &[Defect] = &[
     defect(
         "a_shortcut_acquires_nothing",
         &[(
-            ".compare_exchange(word, word + 1, Ordering::Acquire, Ordering::Relaxed)",
-            ".compare_exchange(word, word + 1, Ordering::Relaxed, Ordering::Relaxed)",
+            ".compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed)",
+            ".compare_exchange_weak(word, next, Ordering::Relaxed, Ordering::Relaxed)",
         )],
     ),
     defect(
         "a_shortcut_looks_before_it_claims",
         &[
             (
-                "        let claimed = self
-            .head
-            .compare_exchange(word, word + 1",
-                "        let sums = self.sums.load(Ordering::Relaxed);
-        let claimed = self
-            .head
-            .compare_exchange(word, word + 1",
+                "            match self
+                .head
+                .compare_exchange_weak(word, next, Ordering::Acquire",
+                "            sums = self.sums.load(Ordering::Relaxed);
+            match self
+                .head
+                .compare_exchange_weak(word, next, Ordering::Acquire",
+            ),
+            (
+                "        let mut word = self.head.load(Ordering::Relaxed);
+        loop {
+            let head = Head::unpack(word);
+            // Its place",
+                "        let mut sums;
+        let mut word = self.head.load(Ordering::Relaxed);
+        loop {
+            let head = Head::unpack(word);
+            // Its place",
             ),
             (
                 "if Sums::are_zero(self.sums.load(Ordering::Relaxed))",

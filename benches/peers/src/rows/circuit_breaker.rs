@@ -5,6 +5,7 @@ use failsafe::{CircuitBreaker as _, backoff, failure_policy};
 use seatbelt::{RecoveryInfo, ResilienceContext};
 use steadfast::circuit_breaker::{CircuitBreaker, CircuitBreakerBuilder};
 use steadfast::{BoxedErrors, Rejected};
+use tokio::task::unconstrained;
 use tower::{Layer, ServiceBuilder, service_fn};
 use tower_resilience::circuitbreaker::{CircuitBreakerError, CircuitBreakerLayer, SlidingWindowType};
 
@@ -90,15 +91,22 @@ pub fn rows() -> Vec<Row> {
             },
             contenders: vec![
                 ours("steadfast", open),
-                peer("recloser", recloser_open),
-                peer("failsafe", failsafe_open),
+                // They say no more than that they reject: a comparison of two instants, and not their difference.
+                Contender {
+                    may_be_below: true,
+                    ..peer("recloser", recloser_open)
+                },
+                Contender {
+                    may_be_below: true,
+                    ..peer("failsafe", failsafe_open)
+                },
             ],
         },
         Row {
             name: "breaker open, rejected, Tower",
             limit: Limit::Missed {
                 prototype: 77,
-                reached: 478,
+                reached: 482,
             },
             contenders: vec![
                 ours("steadfast", open_layer),
@@ -298,8 +306,9 @@ fn seatbelt(calls: u64) -> Sample {
     })
 }
 
+/// It spends tokio's budget, and is not ready at once when a task has used that up.
 fn tower_resilience(calls: u64, window: SlidingWindowType) -> Sample {
-    on_runtime(async {
+    on_runtime(unconstrained(async {
         let breaker = CircuitBreakerLayer::builder()
             .sliding_window_type(window)
             .sliding_window_size(100)
@@ -308,11 +317,11 @@ fn tower_resilience(calls: u64, window: SlidingWindowType) -> Sample {
             .expect("in range");
         let mut service = ServiceBuilder::new().layer(breaker).service_fn(limited_serve);
         each(calls, |context| request_at_once(context, &mut service))
-    })
+    }))
 }
 
 fn tower_resilience_open(calls: u64) -> Sample {
-    on_runtime(async {
+    on_runtime(unconstrained(async {
         let breaker = CircuitBreakerLayer::builder()
             .consecutive_failures(1)
             .wait_duration_in_open(HOUR)
@@ -325,5 +334,5 @@ fn tower_resilience_open(calls: u64) -> Sample {
             Err(CircuitBreakerError::OpenCircuit)
         ) {}
         each(calls, |context| request_at_once(context, &mut service))
-    })
+    }))
 }
