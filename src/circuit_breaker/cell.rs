@@ -15,186 +15,21 @@ use std::num::NonZeroU32;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::machine::{Automatic, Finding, Forced, Machine, OpenTime, Probe, Probing, State};
+use super::control::{Control, Counted, Refusal, Ticket};
+use super::machine::{Automatic, Finding, Machine, OpenTime, Probe, Probing};
+use super::outside::{Outside, Transition};
+use super::state::State;
 use super::time_window::TimeWindow;
-use super::window::{Counts, Memory, Remembered, Sample, Shortcut, Way};
+use super::window::{Counts, Memory, Sample, Shortcut, Way};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
-
-/// What a cell needs to be told, and whom it tells.
-pub(crate) trait Outside {
-    /// Nanoseconds since the breaker was made.
-    fn now(&self) -> u64;
-
-    /// How long to stay open, in nanoseconds, having opened so many times in a row.
-    fn open_for(&self, openings: u32, retry_after: Option<Duration>) -> u64;
-
-    /// The state has changed. No lock is held.
-    fn announce(&self, transition: &Transition);
-}
-
-/// A change of state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Transition {
-    pub(crate) from: State,
-    pub(crate) to: State,
-    /// Grows with every change: of two transitions that are told at the same moment, the later has the larger.
-    pub(crate) generation: u64,
-    /// What the old state had counted.
-    pub(crate) counts: Counts,
-    pub(crate) openings: u32,
-    /// For a breaker that is open now, nanoseconds until it admits a probe.
-    pub(crate) open_for: Option<u64>,
-}
-
-/// The right to make one call; it has to come back, once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ticket {
-    /// 0 for a call that is not counted.
-    generation: u64,
-    probe: Option<NonZeroU32>,
-}
-
-impl Ticket {
-    /// For a call that is not counted.
-    pub(crate) const UNCOUNTED: Self = Self {
-        generation: 0,
-        probe: None,
-    };
-}
-
-/// Why a call is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub(crate) state: State,
-    /// Nanoseconds until a probe is admitted, where that is known.
-    pub(crate) retry_after: Option<u64>,
-}
-
-/// What became of a result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Counted {
-    Yes,
-    /// It says nothing about the dependency, or nobody counts.
-    No,
-    /// It belongs to a state that is over.
-    Stale,
-}
-
-/// How a breaker stands. Times in nanoseconds.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Report {
-    pub(crate) state: State,
-    /// When it was entered.
-    pub(crate) since: u64,
-    pub(crate) counts: Counts,
-    pub(crate) failures_in_a_row: u32,
-    pub(crate) openings: u32,
-    pub(crate) probes_in_flight: u32,
-    pub(crate) retry_after: Option<u64>,
-    pub(crate) stale: u64,
-    /// Calls below which a closed breaker knows no rate.
-    pub(crate) minimum: u32,
-}
-
-/// What outlives a breaker. An open time is what is left of it.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Kept {
-    pub(crate) automatic: Automatic,
-    pub(crate) forced: Option<Forced>,
-    pub(crate) openings: u32,
-    pub(crate) remembered: Remembered,
-}
-
-impl Kept {
-    pub(crate) fn open_for_at_most(&mut self, longest: u64) {
-        if let Automatic::Open { until } = &mut self.automatic {
-            *until = longest.min(*until);
-        }
-    }
-}
-
-/// Generation and state in one word.
-#[derive(Clone, Copy)]
-struct Control(u64);
-
-impl Control {
-    const STATE_BITS: u32 = 3;
-
-    fn of(machine: &Machine) -> Self {
-        let state = match machine.state() {
-            State::Closed => 0,
-            State::Open => 1,
-            State::HalfOpen => 2,
-            State::ForcedOpen => 3,
-            State::ForcedClosed => 4,
-            State::Disabled => 5,
-            State::Isolated => 6,
-        };
-        Self(machine.generation() << Self::STATE_BITS | state)
-    }
-
-    #[inline]
-    fn generation(self) -> u64 {
-        self.0 >> Self::STATE_BITS
-    }
-
-    #[inline]
-    fn is_closed(self) -> bool {
-        self.0 & ((1 << Self::STATE_BITS) - 1) == 0
-    }
-
-    #[inline]
-    fn is_open(self) -> bool {
-        self.0 & ((1 << Self::STATE_BITS) - 1) == 1
-    }
-
-    /// What most breakers do with most calls.
-    #[inline]
-    fn admits_as_closed(self) -> Option<Ticket> {
-        let ticket = || Ticket {
-            generation: self.generation(),
-            probe: None,
-        };
-        self.is_closed().then(ticket)
-    }
-
-    /// What a state without probes does with a call; `None` for open and half-open.
-    fn admits(self) -> Option<Result<Ticket, Refusal>> {
-        let state = self.state();
-        match state {
-            State::Closed | State::ForcedClosed => Some(Ok(Ticket {
-                generation: self.generation(),
-                probe: None,
-            })),
-            State::Disabled => Some(Ok(Ticket::UNCOUNTED)),
-            State::ForcedOpen | State::Isolated => Some(Err(Refusal {
-                state,
-                retry_after: None,
-            })),
-            State::Open | State::HalfOpen => None,
-        }
-    }
-
-    fn state(self) -> State {
-        match self.0 & ((1 << Self::STATE_BITS) - 1) {
-            0 => State::Closed,
-            1 => State::Open,
-            2 => State::HalfOpen,
-            3 => State::ForcedOpen,
-            4 => State::ForcedClosed,
-            5 => State::Disabled,
-            _ => State::Isolated,
-        }
-    }
-}
 
 pub(crate) struct Cell {
     control: AtomicU64,
     /// When an open breaker admits a probe.
     until: AtomicU64,
     /// Results that came too late.
-    stale: AtomicU64,
-    memory: Memory,
+    pub(super) stale: AtomicU64,
+    pub(super) memory: Memory,
     machine: Mutex<Machine>,
 }
 
@@ -218,12 +53,6 @@ impl Cell {
 
     pub(crate) fn state(&self) -> State {
         self.control().state()
-    }
-
-    /// The generation and the state, after every change that is yet to be announced.
-    pub(crate) fn settled(&self) -> (u64, State) {
-        let machine = self.lock();
-        (machine.generation(), machine.state())
     }
 
     /// Admits a call, or says why not.
@@ -269,7 +98,7 @@ impl Cell {
                         generation: machine.generation(),
                         probe: Some(id),
                     }),
-                    Probe::Refused => Err(refusal(machine, now)),
+                    Probe::Refused => Err(Refusal::by(machine, now)),
                 })
             })
         })
@@ -303,7 +132,7 @@ impl Cell {
                 if probes {
                     Ok(Ticket::UNCOUNTED)
                 } else {
-                    Err(refusal(&machine, now))
+                    Err(Refusal::by(&machine, now))
                 }
             })
         });
@@ -447,86 +276,8 @@ impl Cell {
         }
     }
 
-    pub(crate) fn force(&self, forced: Forced, outside: &impl Outside) {
-        self.change(outside, None, |machine, now, _| {
-            machine.force(forced, self.counts_of(machine, now), now);
-        });
-    }
-
-    pub(crate) fn reset(&self, outside: &impl Outside) {
-        self.change(outside, None, |machine, now, _| {
-            machine.reset(self.counts_of(machine, now), now);
-        });
-    }
-
-    pub(crate) fn isolate(&self, outside: &impl Outside) {
-        self.change(outside, None, |machine, now, _| {
-            machine.isolate(self.counts_of(machine, now), now);
-        });
-    }
-
-    pub(crate) fn release(&self, outside: &impl Outside) {
-        self.change(outside, None, |machine, now, _| {
-            machine.release(self.counts_of(machine, now), now);
-        });
-    }
-
-    pub(crate) fn report(&self, outside: &impl Outside) -> Report {
-        let machine = self.lock();
-        let now = outside.now();
-        let Refusal { state, retry_after } = refusal(&machine, now);
-        Report {
-            state,
-            since: machine.since(),
-            counts: self.counts_of(&machine, now),
-            failures_in_a_row: self.memory.failures_in_a_row(machine.generation()),
-            openings: machine.openings(),
-            probes_in_flight: machine.probes_in_flight(),
-            retry_after,
-            stale: self.stale.load(Ordering::Relaxed),
-            minimum: self.memory.minimum(),
-        }
-    }
-
-    pub(crate) fn export(&self, outside: &impl Outside) -> Kept {
-        let machine = self.lock();
-        let now = outside.now();
-        Kept {
-            automatic: match machine.automatic() {
-                Automatic::Open { until } => Automatic::Open {
-                    until: until.saturating_sub(now),
-                },
-                closed_or_half_open => closed_or_half_open,
-            },
-            forced: machine.forced(),
-            openings: machine.openings(),
-            remembered: self.memory.export(machine.generation(), now),
-        }
-    }
-
-    /// Goes on from what was kept; false if its calls are not of the kind that this breaker remembers.
-    pub(crate) fn restore(&self, kept: &Kept, outside: &impl Outside) -> bool {
-        if !self.memory.takes(&kept.remembered) {
-            return false;
-        }
-        let drive = |machine: &mut Machine, now: u64, _: &OpenTime<'_>| {
-            let automatic = match kept.automatic {
-                Automatic::Open { until } => Automatic::Open {
-                    until: now.saturating_add(until),
-                },
-                // Its probes are not here: the next call begins another round.
-                Automatic::HalfOpen => Automatic::Open { until: now },
-                Automatic::Closed => Automatic::Closed,
-            };
-            machine.restore(automatic, kept.forced, kept.openings, self.counts_of(machine, now), now);
-        };
-        let fill = |generation, now| self.memory.restore(&kept.remembered, generation, now);
-        self.change_and_fill(outside, None, drive, fill);
-        true
-    }
-
     /// What the current generation has counted, or the one before it, if this one counts nothing.
-    fn counts_of(&self, machine: &Machine, now: u64) -> Counts {
+    pub(super) fn counts_of(&self, machine: &Machine, now: u64) -> Counts {
         match machine.state() {
             State::Closed | State::ForcedClosed => self.memory.counts(machine.generation(), now),
             State::HalfOpen => machine.round(),
@@ -535,7 +286,7 @@ impl Cell {
     }
 
     /// Drives the machine, publishes the generation that follows from it, and then announces the new state.
-    fn change<T>(
+    pub(super) fn change<T>(
         &self,
         outside: &impl Outside,
         retry_after: Option<Duration>,
@@ -545,7 +296,7 @@ impl Cell {
     }
 
     /// The same; `fill` puts into the new generation's memory what it begins with.
-    fn change_and_fill<T>(
+    pub(super) fn change_and_fill<T>(
         &self,
         outside: &impl Outside,
         retry_after: Option<Duration>,
@@ -571,7 +322,7 @@ impl Cell {
             generation: machine.generation(),
             counts: machine.counts_before(),
             openings: machine.openings(),
-            open_for: refusal(&machine, now).retry_after,
+            open_for: Refusal::by(&machine, now).retry_after,
         };
         drop(machine);
         if transition.from != transition.to {
@@ -597,19 +348,10 @@ impl Cell {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Machine> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Machine> {
         // Nothing in the locked sections can panic half-way.
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn refusal(machine: &Machine, now: u64) -> Refusal {
-    let state = machine.state();
-    let retry_after = match (state, machine.automatic()) {
-        (State::Open, Automatic::Open { until }) => Some(until.saturating_sub(now)),
-        _ => None,
-    };
-    Refusal { state, retry_after }
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 use std::error::Error;
 use std::time::Duration;
 
-use super::cell::{Refusal, Transition};
-use super::machine::State;
+use super::control::Refusal;
+use super::outside::Transition;
 use super::policy::Breaker;
+use super::state::State;
 use crate::Verdict;
 use crate::event::tell;
 

@@ -9,9 +9,10 @@ use std::time::Duration;
 use pin_project::{pin_project, pinned_drop};
 use tracing::level_filters::LevelFilter;
 
-use super::cell::{Counted, Outside, Refusal, Ticket};
 use super::config::Abandoned;
+use super::control::{Counted, Refusal, Ticket};
 use super::event::{End, Finish};
+use super::outside::Outside;
 use super::policy::{Breaker, Held};
 use super::window::Sample;
 use crate::clock::nanos;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::cell::{Outside, Report};
-use super::machine::{Forced, State};
+use super::machine::Forced;
+use super::outside::{Outside, Report};
 use super::policy::{Breaker, CircuitBreaker};
 use super::saved::CircuitBreakerExport;
+use super::state::State;
 use super::watch::StateChanges;
 use crate::ConfigError;
 

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::cell::Refusal;
+use super::control::Refusal;
 use super::event::Rejection;
 use super::future::{OnPanic, ResponseFuture, Times};
 use super::policy::CircuitBreaker;

@@ -1,8 +1,10 @@
 #![doc = include_str!("../../docs/circuit_breaker.md")]
 
 mod builder;
+mod by_hand;
 mod cell;
 mod config;
+mod control;
 mod count_window;
 mod event;
 mod future;
@@ -13,9 +15,12 @@ mod machine;
 #[cfg(test)]
 mod model;
 mod opening;
+mod outside;
 mod packed;
 mod policy;
+mod ring;
 mod saved;
+mod state;
 mod streak;
 mod time_window;
 mod watch;
@@ -32,7 +37,7 @@ pub use future::ResponseFuture;
 pub use handle::{Isolation, Snapshot};
 pub use keyed::{CircuitBreakers, CircuitBreakersBuilder};
 pub use layer::CircuitBreakerService;
-pub use machine::State;
 pub use policy::CircuitBreaker;
 pub use saved::CircuitBreakerExport;
+pub use state::State;
 pub use watch::StateChanges;

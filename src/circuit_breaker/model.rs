@@ -6,9 +6,12 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-use super::cell::{Cell, Counted, Outside, Refusal, Ticket, Transition};
+use super::cell::Cell;
+use super::control::{Counted, Refusal, Ticket};
 use super::count_window::CountWindow;
-use super::machine::{Forced, Probing, State};
+use super::machine::{Forced, Probing};
+use super::outside::{Outside, Transition};
+use super::state::State;
 use super::time_window::TimeWindow;
 use super::window::{Counts, Memory, Recent, Rules, Sample};
 use crate::histories::histories;

@@ -8,11 +8,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::level_filters::LevelFilter;
 
-use super::cell::{Cell, Outside, Refusal, Ticket, Transition};
+use super::cell::Cell;
 use super::config::Abandoned;
+use super::control::{Refusal, Ticket};
 use super::event::{Event, Rejection};
 use super::future::ResponseFuture;
 use super::opening::Opening;
+use super::outside::{Outside, Transition};
 use super::watch::Watch;
 use crate::clock::nanos;
 use crate::event::heard;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::cell::Kept;
 use super::machine::{Automatic, Forced};
+use super::outside::Kept;
 use super::window::{Calls, Counts, Past, Remembered, Sample};
 use crate::ConfigError;
 use crate::clock::nanos;

@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 use tokio::sync::watch::{Receiver, Sender};
 
-use super::cell::Transition;
-use super::machine::State;
+use super::outside::Transition;
+use super::state::State;
 
 /// The channel, made for the first who asks.
 #[derive(Default)]

@@ -6,8 +6,13 @@ use super::Defect;
 pub(crate) const FOLDER: &str = "../../src/circuit_breaker";
 
 /// The files of its core.
-pub(crate) const FILES: [&str; 7] = [
+pub(crate) const FILES: [&str; 12] = [
     "packed",
+    "state",
+    "control",
+    "outside",
+    "ring",
+    "by_hand",
     "streak",
     "count_window",
     "time_window",

@@ -126,9 +126,11 @@ macro_rules! breaker {
         const _: () = {
             use $module as source;
 
-            use source::cell::{Cell, Counted, Outside, Ticket, Transition};
+            use source::cell::Cell;
+            use source::control::{Counted, Ticket};
             use source::count_window::CountWindow;
             use source::machine::{Forced, Probing};
+            use source::outside::{Outside, Transition};
             use source::time_window::TimeWindow;
             use source::window::{Calls, Memory, Recent, Rules, Sample};
 

@@ -22,10 +22,15 @@ mod semaphore;
 
 #[path = "../../../src/circuit_breaker"]
 mod breaker {
+    pub(crate) mod by_hand;
     pub(crate) mod cell;
+    pub(crate) mod control;
     pub(crate) mod count_window;
     pub(crate) mod machine;
+    pub(crate) mod outside;
     pub(crate) mod packed;
+    pub(crate) mod ring;
+    pub(crate) mod state;
     pub(crate) mod streak;
     pub(crate) mod time_window;
     pub(crate) mod window;
