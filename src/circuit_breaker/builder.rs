@@ -83,7 +83,7 @@ impl<C> CircuitBreakerBuilder<C> {
 
     /// Computes rates over the last so many calls: from 1 to 1,000,000. Default: 100.
     ///
-    /// It costs a bit of memory for each call; two, with slow calls.
+    /// It costs two bits of memory for each call; four, with slow calls.
     pub fn count_window(mut self, calls: u32) -> Self {
         self.config.window = Window::Count(calls);
         self
