@@ -2,23 +2,22 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "all of it is test code")]
 
 mod support;
+#[path = "support/telemetry.rs"]
+mod telemetry;
 
-use std::collections::BTreeMap;
-use std::fmt::{Debug, Write};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use metrics_util::debugging::DebuggingRecorder;
 use steadfast::Rejected;
 use steadfast::fallback::{self, Fallback};
 use steadfast::retry::{self, Retry, StopReason};
 use steadfast::timeout::{self, Timeout};
-use support::{Backend, Failure, Log, MS, Readiness, down, fail, hang, judge, ok, poll_once, subscribed};
+use support::{Backend, Failure, Log, MS, Readiness, down, fail, hang, judge, ok, poll_once};
+use telemetry::{counted, logged, paused};
 use tokio::time::{advance, sleep};
 use tower::{Layer, Service, ServiceExt};
-use tracing::field::{Field, Visit};
-use tracing_subscriber::layer::{Context, SubscriberExt};
 
 fn retry_events() -> (Log<String>, Retry<impl steadfast::Classify<u32, Failure>>) {
     let events = Log::default();
@@ -251,40 +250,13 @@ async fn one_of_each() {
     assert!(poll_once(pin!(fallback.call(std::future::pending()))).is_pending());
 }
 
-fn paused() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap()
-}
-
 #[test]
 fn every_end_is_counted_by_policy_and_outcome() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || paused().block_on(one_of_each()));
-    let counted: BTreeMap<String, String> = snapshotter
-        .snapshot()
-        .into_vec()
-        .into_iter()
-        .map(|(key, _, _, value)| {
-            let labels: Vec<_> = key
-                .key()
-                .labels()
-                .map(|l| format!("{}={}", l.key(), l.value()))
-                .collect();
-            let value = match value {
-                DebugValue::Counter(count) => count.to_string(),
-                DebugValue::Gauge(value) => value.to_string(),
-                DebugValue::Histogram(values) => format!("{values:?}"),
-            };
-            (format!("{}: {}", key.key().name(), labels.join(", ")), value)
-        })
-        .collect();
-    let counted: Vec<_> = counted.iter().map(|(key, value)| format!("{key}: {value}")).collect();
     assert_eq!(
-        counted,
+        counted(&snapshotter),
         [
             "steadfast.fallback.calls: policy=shelf, outcome=cancelled: 1",
             "steadfast.fallback.calls: policy=shelf, outcome=not_needed: 1",
@@ -302,35 +274,11 @@ fn every_end_is_counted_by_policy_and_outcome() {
     );
 }
 
-/// Writes events down.
-struct Notebook(Log<String>);
-
-struct Fields(String);
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        write!(self.0, " {}={value:?}", field.name()).unwrap();
-    }
-}
-
-impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Notebook {
-    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        let metadata = event.metadata();
-        if metadata.target().starts_with("steadfast") {
-            let mut fields = Fields(format!("{} {}:", metadata.level(), metadata.target()));
-            event.record(&mut fields);
-            self.0.push(fields.0);
-        }
-    }
-}
-
 #[test]
 fn every_event_is_logged_with_its_target_and_its_fields() {
-    let lines = Log::default();
-    let subscriber = tracing_subscriber::registry().with(Notebook(lines.clone()));
-    subscribed(subscriber, || paused().block_on(one_of_each()));
+    let ((), lines) = logged(|| paused().block_on(one_of_each()));
     assert_eq!(
-        lines.take(),
+        lines,
         [
             "TRACE steadfast::retry: message=succeeded policy=\"reads\" attempts=1 stop_reason=\"success\"",
             "DEBUG steadfast::retry: message=retrying policy=\"reads\" attempt=1 verdict=\"transient\" wait=10ms \
@@ -360,18 +308,14 @@ fn every_event_is_logged_with_its_target_and_its_fields() {
 
 #[test]
 fn a_listener_that_panics_is_logged() {
-    let lines = Log::default();
-    let subscriber = tracing_subscriber::registry().with(Notebook(lines.clone()));
     let retry = Retry::constant(Duration::ZERO)
         .on_event(|_| panic!("a listener"))
         .build()
         .unwrap();
     let call = retry.call(|| async { Ok::<_, Failure>(1) });
-    subscribed(subscriber, || futures::executor::block_on(call)).unwrap();
-    assert_eq!(
-        lines.take()[1..],
-        ["ERROR steadfast: message=an event listener panicked"]
-    );
+    let (answer, lines) = logged(|| futures::executor::block_on(call));
+    answer.unwrap();
+    assert_eq!(lines[1..], ["ERROR steadfast: message=an event listener panicked"]);
 }
 
 #[test]

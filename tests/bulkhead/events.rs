@@ -1,15 +1,13 @@
 //! What a bulkhead tells: to a listener, to `tracing` and to `metrics`.
 
-use std::fmt::{Debug, Write};
 use std::sync::{Arc, OnceLock};
 
-use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use metrics_util::debugging::DebuggingRecorder;
 use steadfast::bulkhead::{Bulkhead, Event};
 use tokio::time::advance;
-use tracing::field::{Field, Visit};
-use tracing_subscriber::layer::{Context, SubscriberExt};
 
-use super::support::{Backend, Log, hang, ok, panics, poll_once, subscribed};
+use super::support::{Backend, Log, hang, ok, panics, poll_once};
+use super::telemetry::{counted, logged, paused};
 use super::{FACES, Face, WAIT, builder, gauges, ms, w};
 
 fn listened(max_concurrent: u32, max_queued: u32) -> (Bulkhead, Log<String>) {
@@ -169,44 +167,12 @@ async fn one_of_each(bulkhead: &Bulkhead) {
     let _never_run = call(panics());
 }
 
-fn paused() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap()
-}
-
-/// Writes events down.
-struct Notebook(Log<String>);
-
-struct Fields(String);
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        write!(self.0, " {}={value:?}", field.name()).unwrap();
-    }
-}
-
-impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Notebook {
-    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        let metadata = event.metadata();
-        if metadata.target().starts_with("steadfast") {
-            let mut fields = Fields(format!("{} {}:", metadata.level(), metadata.target()));
-            event.record(&mut fields);
-            self.0.push(fields.0);
-        }
-    }
-}
-
 #[test]
 fn every_event_is_logged_with_its_target_and_its_fields() {
-    let lines = Log::default();
-    let subscriber = tracing_subscriber::registry().with(Notebook(lines.clone()));
     let bulkhead = builder(1, 1).build().unwrap();
-    subscribed(subscriber, || paused().block_on(one_of_each(&bulkhead)));
+    let ((), lines) = logged(|| paused().block_on(one_of_each(&bulkhead)));
     assert_eq!(
-        lines.take(),
+        lines,
         [
             "TRACE steadfast::bulkhead: message=completed policy=\"lanes\" weight=1 waited=0ns",
             "DEBUG steadfast::bulkhead: message=queued policy=\"lanes\" weight=1",
@@ -222,24 +188,7 @@ fn every_event_is_logged_with_its_target_and_its_fields() {
 fn calls_are_counted_and_the_gauges_are_true() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
-    let counted = || -> Vec<String> {
-        let snapshot = snapshotter.snapshot().into_vec();
-        let mut lines: Vec<_> = snapshot
-            .into_iter()
-            .map(|(key, _, _, value)| {
-                let key = key.key();
-                let labels: Vec<_> = key.labels().map(|l| format!("{}={}", l.key(), l.value())).collect();
-                let value = match value {
-                    DebugValue::Counter(count) => count.to_string(),
-                    DebugValue::Gauge(value) => value.to_string(),
-                    DebugValue::Histogram(values) => format!("{values:?}"),
-                };
-                format!("{}: {}: {value}", key.name(), labels.join(", "))
-            })
-            .collect();
-        lines.sort();
-        lines
-    };
+    let counted = || counted(&snapshotter);
     let bulkhead = builder(3, 1).build().unwrap();
     metrics::with_local_recorder(&recorder, || {
         paused().block_on(async {

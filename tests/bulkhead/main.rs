@@ -16,6 +16,8 @@ mod scenarios;
 mod servers;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/telemetry.rs"]
+mod telemetry;
 
 use std::num::NonZeroU32;
 use std::pin::Pin;

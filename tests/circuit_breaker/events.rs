@@ -1,16 +1,14 @@
 //! What a breaker tells of its calls: to a listener, to `tracing` and to `metrics`.
 
-use std::collections::BTreeMap;
-use std::fmt::{Debug, Write};
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use metrics::{Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use metrics_util::debugging::DebuggingRecorder;
 use steadfast::Backoff;
 use steadfast::circuit_breaker::End;
-use tracing::field::{Field, Visit};
-use tracing_subscriber::layer::{Context as Scope, SubscriberExt};
 
+use super::telemetry::{counted, logged, paused};
 use super::*;
 
 /// A breaker whose every event is written down as it is.
@@ -248,40 +246,13 @@ async fn one_of_each() {
     run(ok(200)).await.unwrap();
 }
 
-fn paused() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap()
-}
-
 #[test]
 fn every_end_and_every_change_is_counted() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || paused().block_on(one_of_each()));
-    let counted: BTreeMap<String, String> = snapshotter
-        .snapshot()
-        .into_vec()
-        .into_iter()
-        .map(|(key, _, _, value)| {
-            let labels: Vec<_> = key
-                .key()
-                .labels()
-                .map(|l| format!("{}={}", l.key(), l.value()))
-                .collect();
-            let value = match value {
-                DebugValue::Counter(count) => count.to_string(),
-                DebugValue::Gauge(value) => value.to_string(),
-                DebugValue::Histogram(values) => format!("{values:?}"),
-            };
-            (format!("{}: {}", key.key().name(), labels.join(", ")), value)
-        })
-        .collect();
-    let counted: Vec<_> = counted.iter().map(|(key, value)| format!("{key}: {value}")).collect();
     assert_eq!(
-        counted,
+        counted(&snapshotter),
         [
             "steadfast.circuit_breaker.calls: policy=payments, outcome=abandoned: 1",
             "steadfast.circuit_breaker.calls: policy=payments, outcome=failure: 1",
@@ -400,33 +371,9 @@ fn the_gauge_is_true_also_where_one_change_overtakes_another() {
     assert_eq!((rig.state(), gauge.says_open()), (State::Closed, Some(false)));
 }
 
-/// Writes events down.
-struct Notebook(Log<String>);
-
-struct Fields(String);
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        write!(self.0, " {}={value:?}", field.name()).unwrap();
-    }
-}
-
-impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Notebook {
-    fn on_event(&self, event: &tracing::Event<'_>, _: Scope<'_, S>) {
-        let metadata = event.metadata();
-        if metadata.target().starts_with("steadfast") {
-            let mut fields = Fields(format!("{} {}:", metadata.level(), metadata.target()));
-            event.record(&mut fields);
-            self.0.push(fields.0);
-        }
-    }
-}
-
 #[test]
 fn every_event_is_logged_with_its_target_and_its_fields() {
-    let lines = Log::default();
-    let subscriber = tracing_subscriber::registry().with(Notebook(lines.clone()));
-    subscribed(subscriber, || paused().block_on(one_of_each()));
+    let ((), lines) = logged(|| paused().block_on(one_of_each()));
     let expected = [
         "TRACE: message=finished policy=\"payments\" end=\"success\" counted=true",
         "DEBUG: message=finished policy=\"payments\" end=\"ignored\" verdict=\"ignored\" slow=false counted=false",
@@ -448,7 +395,7 @@ fn every_event_is_logged_with_its_target_and_its_fields() {
         .iter()
         .map(|line| line.replacen(':', " steadfast::circuit_breaker:", 1))
         .collect();
-    assert_eq!(lines.take(), expected);
+    assert_eq!(lines, expected);
 }
 
 #[test]

@@ -19,6 +19,8 @@ mod random;
 mod scenarios;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/telemetry.rs"]
+mod telemetry;
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -26,7 +28,7 @@ use std::time::Duration;
 
 use steadfast::circuit_breaker::{CircuitBreaker, CircuitBreakerBuilder, Event, State};
 use steadfast::{Erased, Rejected, RejectedKind, Verdict};
-use support::{Backend, Failure, Log, Step, down, fail, hang, judge, ok, panics, subscribed};
+use support::{Backend, Failure, Log, Step, down, fail, hang, judge, ok, panics};
 use tokio::time::{Instant, advance};
 use tower::{Layer, Service, ServiceExt};
 

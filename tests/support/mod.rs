@@ -428,15 +428,6 @@ pub(crate) fn cancellations(default: u64) -> u64 {
     asked.map_or(default, |asked| asked.parse().unwrap())
 }
 
-/// Runs `call` with `subscriber` on this thread.
-///
-/// With a single subscriber in the process, a thread of another test that came to an event first would have it cached that
-/// nobody listens: so there is a second one.
-pub(crate) fn subscribed<T>(subscriber: impl Into<tracing::Dispatch>, call: impl FnOnce() -> T) -> T {
-    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
-    tracing::dispatcher::with_default(&subscriber.into(), call)
-}
-
 /// Runs `call`, which has to panic, and says with what.
 pub(crate) fn panic_of<T>(call: impl FnOnce() -> T) -> String {
     let Err(payload) = catch_unwind(AssertUnwindSafe(call)) else {
