@@ -359,6 +359,7 @@ mod tests {
     use std::cell::Cell as Value;
 
     use super::super::count_window::CountWindow;
+    use super::super::machine::Forced;
     use super::super::time_window::TimeWindow;
     use super::super::window::{Calls, Recent, Rules};
     use super::*;
@@ -426,6 +427,23 @@ mod tests {
     fn a_thread_that_was_held_up_before_the_lock_opens_nothing_with_old_news() {
         assert_eq!(state_after_a_failure_with_a_clock_that_goes_on_by(90), State::Open);
         assert_eq!(state_after_a_failure_with_a_clock_that_goes_on_by(100), State::Closed);
+    }
+
+    #[test]
+    fn a_breaker_can_be_forgotten_when_its_open_time_is_long_over_and_nobody_asked_for_its_state() {
+        let cell = cell(1, count_window(false), None);
+        let stays = |now| cell.must_stay(10, &at(now));
+        assert!(!stays(0));
+        let ticket = cell.enter(&at(5)).unwrap();
+        cell.exit(ticket, Some(SLOW_FAILURE), None, &at(5));
+        // Open until 6, and half-open since 8.
+        assert_eq!([5, 6, 15, 16].map(stays), [true, true, true, false]);
+        let probe = cell.enter(&at(8));
+        assert_eq!([8, 17, 18].map(stays), [true, true, false]);
+        assert_eq!(cell.exit(probe.unwrap(), Some(Sample::GOOD), None, &at(8)), Counted::Yes);
+        assert!(!stays(8));
+        cell.force(Forced::Closed, &at(8));
+        assert!(stays(1_000));
     }
 
     fn after_a_slow_failure(recent: Recent, slow_rate: Option<f64>) -> Cell {
