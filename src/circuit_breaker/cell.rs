@@ -440,7 +440,10 @@ mod tests {
         assert_eq!([5, 6, 15, 16].map(stays), [true, true, true, false]);
         let probe = cell.enter(&at(8));
         assert_eq!([8, 17, 18].map(stays), [true, true, false]);
-        assert_eq!(cell.exit(probe.unwrap(), Some(Sample::GOOD), None, &at(8)), Counted::Yes);
+        assert_eq!(
+            cell.exit(probe.unwrap(), Some(Sample::GOOD), None, &at(8)),
+            Counted::Yes
+        );
         assert!(!stays(8));
         cell.force(Forced::Closed, &at(8));
         assert!(stays(1_000));

@@ -18,7 +18,8 @@ pub(crate) const MAX_SIZE: u32 = 1_000_000;
 ///
 /// Every set bit was added once and is subtracted once, in whatever order threads come to it, so `sums` is what the ring
 /// holds as soon as nobody is between two steps. A success that replaces a success ends with step 1: it reads its bit
-/// and writes nothing else.
+/// and writes nothing else. And where the ring is full and holds no bit, a success writes nothing at all: whichever place
+/// it took, the ring would be the same. So threads that share a healthy breaker only read what they share.
 ///
 /// **Orderings.** A touch releases what was added before it, and a claim acquires it: of a claim and a touch, either the
 /// claim comes later and sees what was added, or the touch does and sees what was claimed. So the last of several threads
@@ -74,6 +75,11 @@ impl Head {
             };
         }
         Self { place, ..self }
+    }
+
+    #[inline]
+    fn is_full_in(self, generation: u64) -> bool {
+        self.full && self.generation == generation
     }
 
     /// Calls in a window whose next place this is.
@@ -160,6 +166,9 @@ impl CountWindow {
     #[inline]
     pub(crate) fn record_good(&self, generation: u64) -> Shortcut {
         let mut word = self.head.load(Ordering::Relaxed);
+        if Head::unpack(word).is_full_in(generation) && Sums::are_zero(self.sums.load(Ordering::Relaxed)) {
+            return Shortcut::Healthy;
+        }
         loop {
             let head = Head::unpack(word);
             // Its place may have a bit only if a failure, or another generation, wrote there.

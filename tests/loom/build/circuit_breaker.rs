@@ -221,14 +221,10 @@ pub(crate) const DEFECTS: &[Defect] = &[
             ),
             (
                 "        let mut word = self.head.load(Ordering::Relaxed);
-        loop {
-            let head = Head::unpack(word);
-            // Its place",
+        if Head::unpack(word).is_full_in",
                 "        let mut sums;
         let mut word = self.head.load(Ordering::Relaxed);
-        loop {
-            let head = Head::unpack(word);
-            // Its place",
+        if Head::unpack(word).is_full_in",
             ),
             (
                 "if Sums::are_zero(self.sums.load(Ordering::Relaxed))",

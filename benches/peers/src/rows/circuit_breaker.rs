@@ -64,10 +64,7 @@ pub fn rows() -> Vec<Row> {
         },
         Row {
             name: "breaker closed, Tower",
-            limit: Limit::Missed {
-                prototype: 53,
-                reached: 144,
-            },
+            limit: Limit::Prototype(53),
             contenders: vec![
                 ours("steadfast", layer),
                 Contender {
