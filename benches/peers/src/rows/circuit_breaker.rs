@@ -43,10 +43,10 @@ pub fn rows() -> Vec<Row> {
             name: "the same, wherever it may grow",
             limit: Limit::Flat { percent: 10 },
             contenders: vec![
-                ours("window 10", |calls| closed(calls, |builder| builder.count_window(10))),
-                ours("window 1,000,000", |calls| {
-                    closed(calls, |builder| builder.count_window(1_000_000))
+                ours("window 10, full", |calls| {
+                    closed(calls, |builder| builder.count_window(10))
                 }),
+                ours("window 1,000,000, full", full),
                 ours("100,000 clones", with_clones),
                 ours("1,000,000 calls ago", aged),
             ],
@@ -143,6 +143,14 @@ fn with_clones(calls: u64) -> Sample {
         let sample = each(calls, |context| at_once(context, breaker.call(limited_call())));
         drop(clones);
         sample
+    })
+}
+
+fn full(calls: u64) -> Sample {
+    on_runtime(async {
+        let breaker = black_box(builder().count_window(1_000_000).build().expect("in range"));
+        each(1_000_000, |context| at_once(context, breaker.call(limited_call())));
+        each(calls, |context| at_once(context, breaker.call(limited_call())))
     })
 }
 
