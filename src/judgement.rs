@@ -191,7 +191,7 @@ impl<C> Judgement<C> {
         let standard = self.classifier.as_error(error);
         let rejected = standard.and_then(Reason::find);
         let verdict = match rejected {
-            Some(reason) if !self.judge_rejections => reason.verdict(),
+            Some(reason) if !self.judge_rejections || reason.is_final() => reason.verdict(),
             Some(reason) => self.classifier.classify(Err(error)).not_before(reason.retry_after()),
             None => self.classifier.classify(Err(error)),
         };

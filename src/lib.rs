@@ -177,10 +177,14 @@ pub mod circuit_breaker;
 pub mod fallback;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "idempotency")]
+pub mod idempotency;
 #[cfg(any(feature = "circuit-breaker", feature = "bulkhead"))]
 pub mod keyed;
 #[cfg(feature = "retry")]
 pub mod retry;
+#[cfg(feature = "idempotency")]
+pub mod storage;
 #[cfg(feature = "timeout")]
 pub mod timeout;
 
@@ -189,6 +193,8 @@ pub use error::{ConfigError, Error};
 pub use judgement::{Erased, ErrorPredicate, OutcomeFn};
 pub use outcome::{AnyError, BoxedErrors, ByError, Classify, ExchangeErrors, Verdict};
 pub use rejected::{Rejected, RejectedKind};
+#[cfg(feature = "idempotency")]
+pub use storage::key::{InvalidKeyId, Key, KeyId};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -40,6 +40,18 @@ pub(crate) fn seed() -> u64 {
     RandomState::new().hash_one(SPREAD)
 }
 
+/// 128 bits that nobody else has: of a hash whose key the standard library takes from the operating system.
+#[cfg(feature = "idempotency")]
+pub(crate) fn unique() -> [u8; 16] {
+    let keyed = RandomState::new();
+    let halves = [keyed.hash_one(0_u64), keyed.hash_one(1_u64)];
+    let mut bytes = [0; 16];
+    for (to, half) in bytes.chunks_exact_mut(8).zip(halves) {
+        to.copy_from_slice(&half.to_le_bytes());
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -57,6 +57,22 @@ pub enum RejectedKind {
     BulkheadFull,
     /// A call waited in a bulkhead's queue for longer than it may.
     QueueTimedOut,
+    /// An operation with this idempotency key is in progress. Trying again later gets its outcome.
+    InProgress,
+    /// The idempotency key belongs to another request.
+    KeyMismatch,
+    /// An attempt under this idempotency key was interrupted, and nobody can say what it did. Trying again cannot help.
+    OutcomeUnknown,
+    /// The idempotency key was closed for ever.
+    KeyCancelled,
+    /// The operation was carried out, but its outcome was not kept or cannot be read.
+    NotReplayable,
+    /// The operation was carried out, but its outcome is too large to be stored, or has no encoding.
+    NotStorable,
+    /// The request has no fingerprint.
+    NoFingerprint,
+    /// The store of idempotency keys does not answer, or refuses.
+    StoreUnavailable,
 }
 
 /// A policy refused the call.
@@ -119,6 +135,22 @@ enum Why {
     QueueTimedOut {
         waited: Duration,
     },
+    #[cfg_attr(not(feature = "idempotency"), allow(dead_code, reason = "made by that policy alone"))]
+    Idempotency(Idempotency),
+}
+
+/// Why an idempotency policy refused.
+#[cfg_attr(not(feature = "idempotency"), allow(dead_code, reason = "made by that policy alone"))]
+#[derive(Clone, Copy)]
+pub(crate) enum Idempotency {
+    InProgress { retry_after: Duration },
+    KeyMismatch,
+    OutcomeUnknown { attempt: u32 },
+    KeyCancelled,
+    NotReplayable,
+    NotStorable { limit: Option<usize> },
+    NoFingerprint,
+    StoreUnavailable,
 }
 
 impl Rejected {
@@ -170,6 +202,11 @@ impl Rejected {
         Self::new(policy, Why::QueueTimedOut { waited }, false)
     }
 
+    #[cfg(feature = "idempotency")]
+    pub(crate) fn idempotency_by(policy: Name, why: Idempotency) -> Self {
+        Self::new(policy, Why::Idempotency(why), why.reached_inner())
+    }
+
     /// The rejection in `error`, if there is one.
     ///
     /// Looks at `error` itself, at everything along its `source()`, and inside `io::Error`. The outermost is returned.
@@ -186,6 +223,7 @@ impl Rejected {
             Why::CircuitOpen { .. } => RejectedKind::CircuitOpen,
             Why::BulkheadFull => RejectedKind::BulkheadFull,
             Why::QueueTimedOut { .. } => RejectedKind::QueueTimedOut,
+            Why::Idempotency(why) => why.kind(),
         }
     }
 
@@ -203,8 +241,9 @@ impl Rejected {
 
     /// Whether what lies inside the policy may have been called.
     ///
-    /// False is a promise: nothing was sent. True for a timeout that interrupted a call, and for every rejection that
-    /// a retry returns after an earlier attempt of the same call may have been sent.
+    /// False is a promise: nothing was sent. True for a timeout that interrupted a call, for an idempotency key under
+    /// which an operation was or may have been carried out, and for every rejection that a retry returns after an
+    /// earlier attempt of the same call may have been sent.
     #[must_use]
     pub fn reached_inner(&self) -> bool {
         self.reason.reached_inner()
@@ -236,14 +275,26 @@ impl Reason {
     pub(crate) fn verdict(&self) -> Verdict {
         match self.why {
             Why::TimedOut { .. } => Verdict::Transient { retry_after: None },
-            Why::CircuitOpen { .. } | Why::BulkheadFull | Why::QueueTimedOut { .. } => Verdict::Ignored,
+            Why::CircuitOpen { .. } | Why::BulkheadFull | Why::QueueTimedOut { .. } | Why::Idempotency(_) => {
+                Verdict::Ignored
+            }
         }
     }
 
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self.why {
             Why::CircuitOpen { retry_after } => retry_after,
-            Why::TimedOut { .. } | Why::BulkheadFull | Why::QueueTimedOut { .. } => None,
+            Why::Idempotency(Idempotency::InProgress { retry_after }) => Some(retry_after),
+            Why::TimedOut { .. } | Why::BulkheadFull | Why::QueueTimedOut { .. } | Why::Idempotency(_) => None,
+        }
+    }
+
+    /// Whether asking again cannot have another answer, so that no classifier is asked.
+    #[inline]
+    pub(crate) fn is_final(&self) -> bool {
+        match self.why {
+            Why::Idempotency(why) => !matches!(why, Idempotency::InProgress { .. } | Idempotency::StoreUnavailable),
+            Why::TimedOut { .. } | Why::CircuitOpen { .. } | Why::BulkheadFull | Why::QueueTimedOut { .. } => false,
         }
     }
 
@@ -253,6 +304,31 @@ impl Reason {
 
     pub(crate) fn mark_reached_inner(&self) {
         self.reached_inner.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Idempotency {
+    fn kind(self) -> RejectedKind {
+        match self {
+            Self::InProgress { .. } => RejectedKind::InProgress,
+            Self::KeyMismatch => RejectedKind::KeyMismatch,
+            Self::OutcomeUnknown { .. } => RejectedKind::OutcomeUnknown,
+            Self::KeyCancelled => RejectedKind::KeyCancelled,
+            Self::NotReplayable => RejectedKind::NotReplayable,
+            Self::NotStorable { .. } => RejectedKind::NotStorable,
+            Self::NoFingerprint => RejectedKind::NoFingerprint,
+            Self::StoreUnavailable => RejectedKind::StoreUnavailable,
+        }
+    }
+
+    #[cfg(feature = "idempotency")]
+    fn reached_inner(self) -> bool {
+        match self {
+            Self::OutcomeUnknown { .. } | Self::NotReplayable | Self::NotStorable { .. } => true,
+            // Somebody else's operation is under way: this call's own was not sent, but its effect may happen.
+            Self::InProgress { .. } => true,
+            Self::KeyMismatch | Self::KeyCancelled | Self::NoFingerprint | Self::StoreUnavailable => false,
+        }
     }
 }
 
@@ -301,6 +377,18 @@ impl fmt::Display for Rejected {
             Why::CircuitOpen { .. } => write!(f, "circuit breaker `{policy}` is open"),
             Why::BulkheadFull => write!(f, "bulkhead `{policy}` is full"),
             Why::QueueTimedOut { .. } => write!(f, "bulkhead `{policy}` had no permit in time"),
+            Why::Idempotency(why) => match why {
+                Idempotency::InProgress { .. } => write!(f, "an operation with this key is in progress at `{policy}`"),
+                Idempotency::KeyMismatch => write!(f, "the key belongs to another request at `{policy}`"),
+                Idempotency::OutcomeUnknown { .. } => {
+                    write!(f, "the outcome of the operation is unknown at `{policy}`")
+                }
+                Idempotency::KeyCancelled => write!(f, "the key was cancelled at `{policy}`"),
+                Idempotency::NotReplayable => write!(f, "the outcome cannot be replayed at `{policy}`"),
+                Idempotency::NotStorable { .. } => write!(f, "the outcome cannot be stored at `{policy}`"),
+                Idempotency::NoFingerprint => write!(f, "the request cannot be told apart from others at `{policy}`"),
+                Idempotency::StoreUnavailable => write!(f, "the store of `{policy}` is not available"),
+            },
         }
     }
 }
@@ -315,6 +403,28 @@ impl fmt::Display for Reason {
             Why::CircuitOpen { retry_after: None } => f.write_str("nobody can say for how long"),
             Why::BulkheadFull => f.write_str("every permit is taken and the queue has no room"),
             Why::QueueTimedOut { waited } => write!(f, "waited for {waited:?}"),
+            Why::Idempotency(why) => match why {
+                Idempotency::InProgress { retry_after } => write!(f, "ask again in {retry_after:?}"),
+                Idempotency::KeyMismatch => f.write_str("a new request needs a new key"),
+                Idempotency::OutcomeUnknown { attempt } => {
+                    write!(f, "attempt {attempt} was interrupted and may have had its effect")
+                }
+                Idempotency::KeyCancelled => f.write_str("nothing will be done under it any more"),
+                Idempotency::NotReplayable => {
+                    f.write_str("the operation was carried out, its outcome not kept readable")
+                }
+                Idempotency::NotStorable { limit: Some(limit) } => {
+                    write!(
+                        f,
+                        "the operation was carried out, its outcome is larger than {limit} bytes"
+                    )
+                }
+                Idempotency::NotStorable { limit: None } => {
+                    f.write_str("the operation was carried out, its outcome has no encoding")
+                }
+                Idempotency::NoFingerprint => f.write_str("it cannot be written as JSON"),
+                Idempotency::StoreUnavailable => f.write_str("nothing was done"),
+            },
         }
     }
 }

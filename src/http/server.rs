@@ -71,9 +71,16 @@ impl<B: From<Bytes>> Respond<B> for ByKind {
         let mapped = self.statuses.iter().find(|(known, _)| *known == kind);
         let by_default = match kind {
             RejectedKind::TimedOut => StatusCode::GATEWAY_TIMEOUT,
-            RejectedKind::CircuitOpen | RejectedKind::BulkheadFull | RejectedKind::QueueTimedOut => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            RejectedKind::InProgress
+            | RejectedKind::OutcomeUnknown
+            | RejectedKind::KeyCancelled
+            | RejectedKind::NotReplayable => StatusCode::CONFLICT,
+            RejectedKind::KeyMismatch | RejectedKind::NoFingerprint => StatusCode::UNPROCESSABLE_ENTITY,
+            RejectedKind::NotStorable => StatusCode::INTERNAL_SERVER_ERROR,
+            RejectedKind::CircuitOpen
+            | RejectedKind::BulkheadFull
+            | RejectedKind::QueueTimedOut
+            | RejectedKind::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         };
         // Nothing of the inside: the name of the policy is for our own logs.
         let text: &[u8] = match kind {

@@ -1,0 +1,10 @@
+//! What durable patterns share: keys, leases, and the databases that keep their state.
+
+mod error;
+pub(crate) mod key;
+pub(crate) mod lease;
+mod migration;
+
+pub use error::{StorageError, StorageErrorKind};
+pub(crate) use key::{Secret, hash_parts, write_hex};
+pub use migration::Migration;
