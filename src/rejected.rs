@@ -324,9 +324,10 @@ impl Idempotency {
     #[cfg(feature = "idempotency")]
     fn reached_inner(self) -> bool {
         match self {
-            Self::OutcomeUnknown { .. } | Self::NotReplayable | Self::NotStorable { .. } => true,
-            // Somebody else's operation is under way: this call's own was not sent, but its effect may happen.
-            Self::InProgress { .. } => true,
+            // Of one in progress somebody else has sent it: its effect may happen.
+            Self::OutcomeUnknown { .. } | Self::NotReplayable | Self::NotStorable { .. } | Self::InProgress { .. } => {
+                true
+            }
             Self::KeyMismatch | Self::KeyCancelled | Self::NoFingerprint | Self::StoreUnavailable => false,
         }
     }

@@ -1,21 +1,26 @@
 //! How a policy is made.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::calls::pauses;
 use super::codec::{Codec, Sealer};
 use super::disposition::{DecideFn, Disposition};
-use super::event::Event;
+use super::event::{Event, Listener};
+use super::flight::Flights;
 use super::policy::{Idempotency, Policy};
 use super::store::{Durability, Mode, SharedStore, Store};
 use crate::rejected::Name;
 use crate::storage::Secret;
-use crate::storage::lease::{DEFAULT_LEASE, MIN_LEASE};
+use crate::storage::lease::{DEFAULT_LEASE, MAX_LEASE, MIN_LEASE};
 use crate::{AnyError, BoxedErrors, ByError, ConfigError};
 
 /// How long an outcome is kept: a day, as clients have given up by then.
 pub const DEFAULT_RETENTION: Duration = Duration::from_secs(24 * 3600);
+/// The longest time that an outcome can be kept.
+pub(crate) const MAX_RETENTION: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// For how long a lease is renewed: a handler that hangs longer is taken for dead.
 pub const DEFAULT_MAX_RENEWAL: Duration = Duration::from_secs(3600);
 /// How long one call of the store may take.
@@ -36,6 +41,15 @@ pub(crate) struct Wait {
 /// Makes an [`Idempotency`]; see [`Idempotency::at_least_once`].
 #[must_use]
 pub struct IdempotencyBuilder<D = ByError> {
+    settings: Settings,
+    decide: D,
+}
+
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a setter of its own, and any two may be combined"
+)]
+struct Settings {
     store: SharedStore,
     at_most_once: bool,
     name: Name,
@@ -44,20 +58,19 @@ pub struct IdempotencyBuilder<D = ByError> {
     lease: Duration,
     max_renewal: Duration,
     retention: Duration,
-    store_timeout: Duration,
+    store_timeout: Option<Duration>,
     max_outcome: usize,
     wait: Wait,
     sealer: Option<Arc<dyn Sealer>>,
     fail_open: bool,
     cancel_on_lease_lost: bool,
     accept_relaxed: bool,
-    listener: Option<super::event::Listener>,
-    decide: D,
+    listener: Option<Listener>,
 }
 
 impl IdempotencyBuilder {
     pub(crate) fn new(store: SharedStore, at_most_once: bool) -> Self {
-        Self {
+        let settings = Settings {
             store,
             at_most_once,
             name: Name::new("idempotency"),
@@ -66,7 +79,7 @@ impl IdempotencyBuilder {
             lease: DEFAULT_LEASE,
             max_renewal: DEFAULT_MAX_RENEWAL,
             retention: DEFAULT_RETENTION,
-            store_timeout: DEFAULT_STORE_TIMEOUT,
+            store_timeout: None,
             max_outcome: DEFAULT_MAX_OUTCOME,
             wait: Wait {
                 max: Duration::ZERO,
@@ -77,6 +90,9 @@ impl IdempotencyBuilder {
             cancel_on_lease_lost: false,
             accept_relaxed: false,
             listener: None,
+        };
+        Self {
+            settings,
             decide: ByError,
         }
     }
@@ -95,22 +111,7 @@ impl IdempotencyBuilder {
 impl<D> IdempotencyBuilder<D> {
     fn with<N>(self, decide: N) -> IdempotencyBuilder<N> {
         IdempotencyBuilder {
-            store: self.store,
-            at_most_once: self.at_most_once,
-            name: self.name,
-            namespace: self.namespace,
-            secret: self.secret,
-            lease: self.lease,
-            max_renewal: self.max_renewal,
-            retention: self.retention,
-            store_timeout: self.store_timeout,
-            max_outcome: self.max_outcome,
-            wait: self.wait,
-            sealer: self.sealer,
-            fail_open: self.fail_open,
-            cancel_on_lease_lost: self.cancel_on_lease_lost,
-            accept_relaxed: self.accept_relaxed,
-            listener: self.listener,
+            settings: self.settings,
             decide,
         }
     }
@@ -126,7 +127,7 @@ impl<D> IdempotencyBuilder<D> {
 
     /// What the policy is called in events and errors. Default: `idempotency`.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.name = name.into().into();
+        self.settings.name = name.into().into();
         self
     }
 
@@ -134,7 +135,7 @@ impl<D> IdempotencyBuilder<D> {
     ///
     /// Part of the hash of every key: under another namespace, what was stored before is not found.
     pub fn namespace(mut self, namespace: impl Into<Cow<'static, str>>) -> Self {
-        self.namespace = namespace.into();
+        self.settings.namespace = namespace.into();
         self
     }
 
@@ -143,59 +144,60 @@ impl<D> IdempotencyBuilder<D> {
     ///
     /// Part of the hash of every key: with another secret, what was stored before is not found.
     pub fn secret(mut self, secret: impl Into<Vec<u8>>) -> Self {
-        self.secret = Some(secret.into());
+        self.settings.secret = Some(secret.into());
         self
     }
 
-    /// How long a claim lasts without a sign of life; it is renewed each third of this. At least 200 ms.
-    /// Default: 30 s.
+    /// How long a claim lasts without a sign of life; it is renewed each third of this. From 200 ms to
+    /// a day. Default: 30 s.
     pub fn lease(mut self, lease: Duration) -> Self {
-        self.lease = lease;
+        self.settings.lease = lease;
         self
     }
 
     /// For how long a lease is renewed, from the claim on; an operation that runs longer may be taken over. Not less
     /// than the lease. Default: 1 h.
     pub fn max_renewal(mut self, max_renewal: Duration) -> Self {
-        self.max_renewal = max_renewal;
+        self.settings.max_renewal = max_renewal;
         self
     }
 
-    /// How long an outcome is kept and, under at least once, an interrupted record. More than 0. Default: 24 h.
+    /// How long an outcome is kept and, under at least once, an interrupted record. More than 0, and at
+    /// most 100 years. Default: 24 h.
     pub fn retention(mut self, retention: Duration) -> Self {
-        self.retention = retention;
+        self.settings.retention = retention;
         self
     }
 
     /// How long one call of the store may take. More than 0, less than the lease. Default: 5 s, or half of a lease
     /// that is not longer than that.
     pub fn store_timeout(mut self, store_timeout: Duration) -> Self {
-        self.store_timeout = store_timeout;
+        self.settings.store_timeout = Some(store_timeout);
         self
     }
 
     /// The largest outcome that is stored, in bytes. At least 1. Default: 1 MiB.
     pub fn max_outcome(mut self, max_outcome: usize) -> Self {
-        self.max_outcome = max_outcome;
+        self.settings.max_outcome = max_outcome;
         self
     }
 
     /// Has a duplicate wait for the outcome, at most this long. Default: zero, it is refused as in progress.
     pub fn wait(mut self, max: Duration) -> Self {
-        self.wait.max = max;
+        self.settings.wait.max = max;
         self
     }
 
     /// How many duplicates of one operation may wait in this process; further ones are refused as in progress.
     /// At least 1. Default: 10,000.
     pub fn max_waiters(mut self, max_waiters: usize) -> Self {
-        self.wait.max_waiters = max_waiters;
+        self.settings.wait.max_waiters = max_waiters;
         self
     }
 
     /// Encrypts outcomes. Default: they are stored as JSON.
     pub fn sealer(mut self, sealer: impl Sealer + 'static) -> Self {
-        self.sealer = Some(Arc::new(sealer));
+        self.settings.sealer = Some(Arc::new(sealer));
         self
     }
 
@@ -203,21 +205,21 @@ impl<D> IdempotencyBuilder<D> {
     ///
     /// Whoever repeats it then has it run again.
     pub fn fail_open(mut self) -> Self {
-        self.fail_open = true;
+        self.settings.fail_open = true;
         self
     }
 
     /// Drops the operation once its lease is lost. Default: it goes on, and is told by its
     /// [`Attempt`](super::Attempt).
     pub fn cancel_on_lease_lost(mut self) -> Self {
-        self.cancel_on_lease_lost = true;
+        self.settings.cancel_on_lease_lost = true;
         self
     }
 
     /// Allows at most once on a store that can lose what it has acknowledged: after such a loss an operation may run
     /// again.
     pub fn accept_relaxed_durability(mut self) -> Self {
-        self.accept_relaxed = true;
+        self.settings.accept_relaxed = true;
         self
     }
 
@@ -225,7 +227,7 @@ impl<D> IdempotencyBuilder<D> {
     ///
     /// Called on the task of the call. A panic in it is logged, and otherwise ignored.
     pub fn on_event(mut self, listener: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
-        self.listener = Some(Arc::new(listener));
+        self.settings.listener = Some(Arc::new(listener));
         self
     }
 
@@ -236,22 +238,29 @@ impl<D> IdempotencyBuilder<D> {
     /// When a setting is out of its range, and for at most once on a store that is not durable, unless that was
     /// accepted.
     pub fn build(self) -> Result<Idempotency<D>, ConfigError> {
-        let wrong = |setting, value: &dyn std::fmt::Debug, allowed: &str| {
-            Err(ConfigError::new(&self.name, setting, value, allowed))
-        };
-        if self.lease < MIN_LEASE {
-            return wrong("lease", &self.lease, "at least 200ms");
+        Ok(Idempotency::new(self.settings.check()?, self.decide))
+    }
+}
+
+impl Settings {
+    fn check(self) -> Result<Policy, ConfigError> {
+        let wrong =
+            |setting, value: &dyn fmt::Debug, allowed: &str| Err(ConfigError::new(&self.name, setting, value, allowed));
+        if !(MIN_LEASE..=MAX_LEASE).contains(&self.lease) {
+            return wrong("lease", &self.lease, "at least 200ms and at most a day");
         }
         if self.max_renewal < self.lease {
             return wrong("max_renewal", &self.max_renewal, "at least the lease");
         }
-        if self.retention.is_zero() {
-            return wrong("retention", &self.retention, "more than 0");
+        if self.retention.is_zero() || self.retention > MAX_RETENTION {
+            return wrong("retention", &self.retention, "more than 0 and at most 100 years");
         }
-        let store_timeout = match self.store_timeout {
-            DEFAULT_STORE_TIMEOUT if self.lease <= DEFAULT_STORE_TIMEOUT => self.lease / 2,
-            timeout => timeout,
+        let by_default = if self.lease > DEFAULT_STORE_TIMEOUT {
+            DEFAULT_STORE_TIMEOUT
+        } else {
+            self.lease / 2
         };
+        let store_timeout = self.store_timeout.unwrap_or(by_default);
         if store_timeout.is_zero() || store_timeout >= self.lease {
             return wrong("store_timeout", &store_timeout, "more than 0 and less than the lease");
         }
@@ -272,6 +281,7 @@ impl<D> IdempotencyBuilder<D> {
             let allowed = "Durable, unless accept_relaxed_durability() is said";
             return wrong("store", &durability, allowed);
         }
+        let pauses = pauses(&self.name)?;
         let retention = self.retention;
         let mode = if self.at_most_once {
             Mode::AtMostOnce
@@ -282,7 +292,7 @@ impl<D> IdempotencyBuilder<D> {
             sealer: self.sealer,
             limit: self.max_outcome,
         };
-        let policy = Policy {
+        Ok(Policy {
             store: self.store,
             mode,
             name: self.name,
@@ -297,7 +307,20 @@ impl<D> IdempotencyBuilder<D> {
             fail_open: self.fail_open,
             cancel_on_lease_lost: self.cancel_on_lease_lost,
             listener: self.listener,
-        };
-        Ok(Idempotency::new(policy, self.decide))
+            pauses,
+            slots: Arc::default(),
+            flights: Flights::default(),
+        })
+    }
+}
+
+impl<D: fmt::Debug> fmt::Debug for IdempotencyBuilder<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdempotencyBuilder")
+            .field("name", &self.settings.name)
+            .field("namespace", &self.settings.namespace)
+            .field("store", &self.settings.store)
+            .field("decide", &self.decide)
+            .finish_non_exhaustive()
     }
 }

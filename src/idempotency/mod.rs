@@ -1,21 +1,32 @@
 //! One effect per key: an operation runs once, and whoever repeats it gets the outcome of the first.
 
+mod attempt;
 mod builder;
+mod calls;
+mod claim;
+mod coalesce;
 mod codec;
 mod disposition;
+mod drive;
 mod event;
+mod execute;
 mod fingerprint;
+mod flight;
+mod operator;
 mod policy;
 mod record;
 pub mod store;
 
+pub use attempt::Attempt;
 pub use builder::{
     DEFAULT_MAX_OUTCOME, DEFAULT_MAX_RENEWAL, DEFAULT_MAX_WAITERS, DEFAULT_RETENTION, DEFAULT_STORE_TIMEOUT,
     IdempotencyBuilder,
 };
 pub use codec::Sealer;
 pub use disposition::{Decide, DecideFn, Disposition, ErasedDecision};
+pub use drive::Source;
 pub use event::{Event, EventKind};
+pub use execute::Executed;
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use policy::Idempotency;
 pub use store::memory::{DEFAULT_MAX_RECORDS, MemoryStore};

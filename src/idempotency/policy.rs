@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::builder::{IdempotencyBuilder, Wait};
+use super::coalesce::Slots;
 use super::codec::Codec;
 use super::disposition::{Decide, ErasedDecision};
 use super::event::Listener;
+use super::flight::Flights;
 use super::store::{Mode, SharedStore, Store};
+use crate::curve::Curve;
 use crate::rejected::{Idempotency as Why, Name};
 use crate::storage::Secret;
 use crate::{ByError, Key, KeyId, Rejected};
@@ -38,6 +41,10 @@ pub(crate) struct Policy {
     pub(crate) fail_open: bool,
     pub(crate) cancel_on_lease_lost: bool,
     pub(crate) listener: Option<Listener>,
+    /// Between two sendings of one request.
+    pub(crate) pauses: Curve,
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) flights: Flights,
 }
 
 impl Idempotency {

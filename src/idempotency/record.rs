@@ -358,7 +358,7 @@ impl Record {
                 owned(owner.attempt, owner.fence, checkpoint.clone())
             }
             Some(Self::InProgress { lease_until, .. }) if now < *lease_until => keep(Claimed::InProgress {
-                lease_left: *lease_until - now,
+                lease_left: lease_until.saturating_sub(now),
             }),
             Some(Self::InProgress {
                 owner,
@@ -491,7 +491,7 @@ impl Record {
             }),
             Some(Self::Completed { outcome, .. }) => keep(Cancellation::AlreadyDone(Outcome(outcome.clone()))),
             Some(Self::InProgress { lease_until, .. }) if now < *lease_until => keep(Cancellation::InProgress {
-                lease_left: *lease_until - now,
+                lease_left: lease_until.saturating_sub(now),
             }),
             Some(Self::InProgress { owner, checkpoint, .. }) => {
                 let interrupted = Interrupted {

@@ -69,6 +69,7 @@ impl fmt::Display for StorageError {
 
 impl Error for StorageError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|source| source as _)
+        let source: &(dyn Error + 'static) = self.source.as_deref()?;
+        Some(source)
     }
 }

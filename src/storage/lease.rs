@@ -16,6 +16,9 @@ pub(crate) const DEFAULT_LEASE: Duration = Duration::from_secs(30);
 /// The shortest lease: below it a scheduling delay looks like a crash.
 pub(crate) const MIN_LEASE: Duration = Duration::from_millis(200);
 
+/// The longest: whoever crashes keeps others away for that long.
+pub(crate) const MAX_LEASE: Duration = Duration::from_secs(86_400);
+
 /// A lease as its holder sees it. Times are the holder's own, since an origin of its choice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lease {

@@ -1,7 +1,7 @@
 //! Where records are kept: the trait, and the stores of this crate.
 
 pub(super) mod memory;
-mod shared;
+pub(super) mod shared;
 
 use std::time::Duration;
 
@@ -143,7 +143,7 @@ impl Inspected {
     #[must_use]
     pub fn status(&self) -> Status {
         match &self.record {
-            record if record.is_interrupted(self.now) => Status::Interrupted,
+            Record::InProgress { .. } if self.record.is_interrupted(self.now) => Status::Interrupted,
             Record::InProgress { .. } => Status::InProgress,
             Record::Completed { .. } => Status::Completed,
             Record::Cancelled { interrupted: None, .. } => Status::Cancelled,

@@ -1,0 +1,157 @@
+//! What operators, sagas and shutdowns ask a policy for.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::policy::Idempotency;
+use super::store::{Cancellation, Forgotten, Inspected, Record, Resolution, Resolved, Store};
+use crate::rejected::Idempotency as Why;
+use crate::storage::{StorageError, StorageErrorKind};
+use crate::{Key, KeyId, Rejected};
+
+/// # For operators
+///
+/// These calls take the [`KeyId`] that logs show. Each is one call of the store, and fails as such.
+impl<D> Idempotency<D> {
+    /// Closes `key` for ever: what has not begun by now never will.
+    ///
+    /// For who has to undo the operation, and does not know how far it has come.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub async fn cancel(&self, key: &Key) -> Result<Cancellation, StorageError> {
+        let id = self.id(key);
+        self.policy.one_call("cancel", id, self.policy.store.cancel(id)).await
+    }
+
+    /// The record, unless there is none or it has expired.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub async fn inspect(&self, id: KeyId) -> Result<Option<Inspected>, StorageError> {
+        self.policy.one_call("inspect", id, self.policy.store.inspect(id)).await
+    }
+
+    /// The stored value of a record, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// [`NotReplayable`](crate::RejectedKind::NotReplayable) when it cannot be read as a `T`.
+    pub fn outcome<T: DeserializeOwned>(&self, id: KeyId, inspected: &Inspected) -> Result<Option<T>, Rejected> {
+        let Record::Completed { outcome, .. } = &inspected.record else {
+            return Ok(None);
+        };
+        let value = self.policy.codec.decode(id, outcome);
+        value.map(Some).map_err(|why| self.policy.reject(why))
+    }
+
+    /// At most `limit` interrupted operations of the store after `after`, by id. They are those of every policy on the
+    /// store.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub async fn list_interrupted(
+        &self,
+        after: Option<KeyId>,
+        limit: usize,
+    ) -> Result<Vec<(KeyId, Inspected)>, StorageError> {
+        self.policy.store.list_interrupted(after, limit).await
+    }
+
+    /// How many operations of the store are interrupted. Sets the gauge `steadfast.idempotency.interrupted`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub async fn count_interrupted(&self) -> Result<u64, StorageError> {
+        let count = self.policy.store.count_interrupted().await?;
+        #[cfg(feature = "metrics")]
+        {
+            #[allow(
+                clippy::cast_precision_loss,
+                clippy::as_conversions,
+                reason = "the facade's gauges are floats"
+            )]
+            let gauge = count as f64;
+            metrics::gauge!("steadfast.idempotency.interrupted", "policy" => crate::event::label(&self.policy.name))
+                .set(gauge);
+        }
+        Ok(count)
+    }
+
+    /// An interrupted operation was carried out, with this value: it is replayed from now on.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store; [`Refused`](StorageErrorKind::Refused) when the value is too large or has no encoding.
+    pub async fn resolve_completed<T: Serialize>(&self, id: KeyId, value: &T) -> Result<Resolved, StorageError> {
+        let outcome = self.policy.codec.encode(id, value).map_err(|why| {
+            StorageError::new(
+                StorageErrorKind::Refused,
+                match why {
+                    Why::NotStorable { limit: Some(_) } => "the value is larger than max_outcome",
+                    _ => "the value has no encoding",
+                },
+            )
+        })?;
+        let retention = self.policy.retention;
+        self.resolve(id, &Resolution::Completed { outcome, retention }).await
+    }
+
+    /// An interrupted operation was not carried out: the next caller runs it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub async fn resolve_not_executed(&self, id: KeyId) -> Result<Resolved, StorageError> {
+        self.resolve(id, &Resolution::NotExecuted).await
+    }
+
+    async fn resolve(&self, id: KeyId, resolution: &Resolution) -> Result<Resolved, StorageError> {
+        let policy = &self.policy;
+        policy
+            .one_call("resolve", id, policy.store.resolve(id, resolution))
+            .await
+    }
+
+    /// Removes the record, whatever it says, unless the operation is in progress.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub async fn forget(&self, id: KeyId) -> Result<Forgotten, StorageError> {
+        self.policy.one_call("forget", id, self.policy.store.forget(id)).await
+    }
+
+    /// Removes at most `limit` expired records of the store, and says how many. It frees space and changes no answer:
+    /// call it now and then, with a limit of some hundreds.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
+        self.policy.store.purge(limit).await
+    }
+
+    /// How many operations of this policy are under way in this process, those among them whose callers have left and
+    /// that the store has not been told of yet.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.policy.flights.count()
+    }
+
+    /// Waits until nothing is under way, for at most `patience`, and says how many operations are left: their leases
+    /// end by themselves. For a shutdown, after the last request has been accepted.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn drain(&self, patience: Duration) -> usize {
+        self.policy.flights.drain(patience).await
+    }
+}
