@@ -203,7 +203,7 @@ impl<D> IdempotencyBuilder<D> {
 
     /// Runs the operation without a record where the store cannot be asked. Default: it is refused.
     ///
-    /// Whoever repeats it then has it run again.
+    /// Whoever repeats it then has it run again, so not for at most once.
     pub fn fail_open(mut self) -> Self {
         self.settings.fail_open = true;
         self
@@ -276,6 +276,13 @@ impl Settings {
             // Its length, and nothing else of it.
             Some(secret) => return wrong("secret", &format_args!("{} bytes", secret.len()), "at least 16 bytes"),
         };
+        if self.at_most_once && self.fail_open {
+            return wrong(
+                "fail_open",
+                &true,
+                "left out for at most once: without a record an operation may run twice",
+            );
+        }
         let durability = self.store.durability();
         if self.at_most_once && durability != Durability::Durable && !self.accept_relaxed {
             let allowed = "Durable, unless accept_relaxed_durability() is said";

@@ -1,0 +1,13 @@
+//! The public face of the idempotency module, and its stores on real databases.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::as_conversions,
+    reason = "tests fail by panicking"
+)]
+
+mod driver;
+mod duplicates;
+mod leases;
