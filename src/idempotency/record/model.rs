@@ -25,7 +25,7 @@ const RETENTION: Duration = Duration::from_secs(2);
 struct Machine {
     claim: fn(Option<&Record>, &Claim, Duration, u64) -> Step<Claimed>,
     complete: fn(Option<&Record>, &Owner, &Bytes, Duration, Duration) -> Step<Completed>,
-    renew: fn(Option<&Record>, &Owner, Duration, Option<&Bytes>, Duration) -> Step<Renewed>,
+    renew: fn(Option<&Record>, &Owner, Duration) -> Step<Renewed>,
     release: fn(Option<&Record>, &Owner, Duration) -> Step<Ended>,
     interrupt: fn(Option<&Record>, &Owner, Duration) -> Step<Ended>,
     cancel: fn(Option<&Record>, Duration) -> Step<Cancellation>,
@@ -36,7 +36,7 @@ struct Machine {
 const REAL: Machine = Machine {
     claim: Record::claim,
     complete: Record::complete,
-    renew: Record::renew,
+    renew: |record, owner, now| Record::renew(record, owner, TICK, None, now),
     release: Record::release,
     interrupt: Record::interrupt,
     cancel: Record::cancel,
@@ -171,7 +171,7 @@ impl World {
             }
             Action::Renew(at) => {
                 let owner = self.clients[at].owner?;
-                let Step { answer, write } = (machine.renew)(self.record.as_ref(), &owner, TICK, None, self.now);
+                let Step { answer, write } = (machine.renew)(self.record.as_ref(), &owner, self.now);
                 self.write(write);
                 let running = self.clients[at].phase == Phase::Running;
                 self.clients[at].holds_until = match answer {
@@ -405,7 +405,7 @@ impl World {
         let now = self.now;
         let claimed = |record| (machine.claim)(record, &claim, now, self.last_fence + 1);
         let completed = |record| (machine.complete)(record, &owner, &outcome, RETENTION, now);
-        let renewed = |record| (machine.renew)(record, &owner, TICK, None, now);
+        let renewed = |record| (machine.renew)(record, &owner, now);
         let same = claimed(record) == claimed(none)
             && completed(record) == completed(none)
             && renewed(record) == renewed(none)

@@ -34,29 +34,28 @@ fn owner(claim_id: ClaimId, attempt: u32, fingerprint: Fingerprint) -> Owner {
     }
 }
 
-fn in_progress(owner: Owner, lease_until: u64, expires_at: Option<u64>) -> Option<Record> {
-    Some(Record::InProgress {
+fn in_progress(owner: Owner, lease_until: u64, expires_at: Option<u64>) -> Record {
+    Record::InProgress {
         owner,
         lease_until: at(lease_until),
         expires_at: expires_at.map(at),
         checkpoint: (owner.attempt > 1).then(|| Bytes::from_static(b"note")),
-    })
+    }
 }
 
-fn completed(owner: Owner, expires_at: u64) -> Option<Record> {
-    Some(Record::Completed {
+fn completed(owner: Owner, expires_at: u64) -> Record {
+    Record::Completed {
         owner,
         expires_at: at(expires_at),
         outcome: Bytes::from_static(b"stored"),
-    })
+    }
 }
 
 /// Every state, by name. One that is over, or has expired, is so since exactly now where that is the edge.
 fn states() -> Vec<(&'static str, Option<Record>)> {
     let mine = |attempt| owner(ME, attempt, OURS);
     let theirs = |attempt| owner(THEM, attempt, OURS);
-    vec![
-        ("absent", None),
+    let recorded = [
         ("expired in progress", in_progress(theirs(2), 90, Some(100))),
         ("expired completed", completed(theirs(2), 100)),
         ("expired, other request", completed(owner(THEM, 1, OTHER), 100)),
@@ -84,22 +83,24 @@ fn states() -> Vec<(&'static str, Option<Record>)> {
         ("other request, completed", completed(owner(THEM, 1, OTHER), 101)),
         (
             "cancelled",
-            Some(Record::Cancelled {
+            Record::Cancelled {
                 fence: 5,
                 interrupted: None,
-            }),
+            },
         ),
         (
             "cancelled, unknown",
-            Some(Record::Cancelled {
+            Record::Cancelled {
                 fence: 5,
                 interrupted: Some(Interrupted {
                     attempt: 2,
                     checkpoint: Some(Bytes::from_static(b"note")),
                 }),
-            }),
+            },
         ),
-    ]
+    ];
+    let recorded = recorded.map(|(name, record)| (name, Some(record)));
+    [("absent", None)].into_iter().chain(recorded).collect()
 }
 
 fn text(bytes: &Bytes) -> String {
