@@ -30,3 +30,5 @@ pub use execute::Executed;
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use policy::Idempotency;
 pub use store::memory::{DEFAULT_MAX_RECORDS, MemoryStore};
+#[cfg(feature = "sqlite")]
+pub use store::sqlite::SqliteStore;

@@ -4,7 +4,11 @@ mod error;
 pub(crate) mod key;
 pub(crate) mod lease;
 mod migration;
+#[cfg(feature = "sqlite")]
+pub(crate) mod sqlite;
 
 pub use error::{StorageError, StorageErrorKind};
 pub(crate) use key::{Secret, hash_parts, write_hex};
 pub use migration::Migration;
+#[cfg(feature = "sqlite")]
+pub use sqlite::{DEFAULT_BUSY_TIMEOUT, SqliteStorage, SqliteStorageBuilder};

@@ -2,6 +2,8 @@
 
 pub(super) mod memory;
 pub(super) mod shared;
+#[cfg(feature = "sqlite")]
+pub(super) mod sqlite;
 
 use std::time::Duration;
 

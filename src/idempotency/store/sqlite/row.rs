@@ -1,0 +1,257 @@
+//! A record as a row, and back.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row, named_params};
+
+use super::super::super::fingerprint::Fingerprint;
+use super::super::{ClaimId, Interrupted, Owner, Record, Write};
+use crate::KeyId;
+use crate::storage::sqlite::Fault;
+
+const IN_PROGRESS: i64 = 0;
+const COMPLETED: i64 = 1;
+const CANCELLED: i64 = 2;
+
+/// The longest lease and retention: a century.
+const LONGEST: Duration = Duration::from_secs(36_525 * 86_400);
+
+/// A duration as it is stored: whole milliseconds, rounded up, so that nothing ends early.
+pub(crate) fn stored(duration: Duration) -> Duration {
+    let whole = Duration::from_millis(u64::try_from(duration.min(LONGEST).as_millis()).unwrap_or(u64::MAX));
+    if whole < duration && duration < LONGEST {
+        whole + Duration::from_millis(1)
+    } else {
+        whole
+    }
+}
+
+/// The columns of a row, in the order in which [`read`] expects them.
+macro_rules! columns {
+    () => {
+        "status, fence, attempt, claim_id, fingerprint, lease_until, expires_at, checkpoint, outcome"
+    };
+}
+
+/// The record of `id`, whether it has expired or not.
+pub(crate) fn load(connection: &Connection, id: KeyId) -> Result<Option<Record>, Fault> {
+    const LOAD: &str = concat!("SELECT ", columns!(), " FROM steadfast_idempotency WHERE id = ?1");
+    let mut statement = connection.prepare_cached(LOAD)?;
+    let record = statement.query_row([id.as_bytes()], |row| Ok(read(row))).optional()?;
+    record.transpose()
+}
+
+/// Writes what a transition of `record` has come to.
+pub(crate) fn apply(connection: &Connection, id: KeyId, record: Option<&Record>, write: &Write) -> Result<(), Fault> {
+    match write {
+        Write::Keep => Ok(()),
+        Write::Delete => delete(connection, id),
+        Write::Put(put) if record.is_some() => update(connection, id, put),
+        Write::Put(put) => insert(connection, id, put),
+    }
+}
+
+/// The interrupted and live records after `after`, by id.
+pub(super) fn interrupted(
+    connection: &Connection,
+    now: Duration,
+    after: Option<KeyId>,
+    limit: usize,
+) -> Result<Vec<(KeyId, Record)>, Fault> {
+    const LIST: &str = concat!(
+        "SELECT ",
+        columns!(),
+        ", id FROM steadfast_idempotency
+        WHERE status = 0 AND lease_until <= ?1 AND (expires_at IS NULL OR expires_at > ?1) AND id > ?2
+        ORDER BY id LIMIT ?3"
+    );
+    let after = after.as_ref().map_or(&[][..], |after| after.as_bytes());
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare_cached(LIST)?;
+    let mut rows = statement.query((ms(now), after, limit))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push((KeyId::from_bytes(row.get(9)?), read(row)?));
+    }
+    Ok(found)
+}
+
+pub(super) fn count_interrupted(connection: &Connection, now: Duration) -> Result<u64, Fault> {
+    let mut statement = connection.prepare_cached(
+        "SELECT count(*) FROM steadfast_idempotency
+        WHERE status = 0 AND lease_until <= ?1 AND (expires_at IS NULL OR expires_at > ?1)",
+    )?;
+    let count: i64 = statement.query_row([ms(now)], |row| row.get(0))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// Removes at most `limit` expired records, those that expired first.
+pub(super) fn purge(connection: &Connection, now: Duration, limit: usize) -> Result<usize, Fault> {
+    let mut statement = connection.prepare_cached(
+        "DELETE FROM steadfast_idempotency WHERE rowid IN (
+            SELECT rowid FROM steadfast_idempotency WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
+    )?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    Ok(statement.execute((ms(now), limit))?)
+}
+
+/// The last fence that was given out.
+pub(crate) fn last_fence(connection: &Connection) -> Result<u64, Fault> {
+    let mut statement = connection.prepare_cached("SELECT fence FROM steadfast_idempotency_fence WHERE one = 1")?;
+    Ok(unsigned(statement.query_row([], |row| row.get(0))?))
+}
+
+/// Notes that `fence` was given out.
+pub(crate) fn note_fence(connection: &Connection, fence: u64) -> Result<(), Fault> {
+    let mut statement = connection.prepare_cached("UPDATE steadfast_idempotency_fence SET fence = ?1 WHERE one = 1")?;
+    statement.execute([signed(fence)])?;
+    Ok(())
+}
+
+fn delete(connection: &Connection, id: KeyId) -> Result<(), Fault> {
+    let mut statement = connection.prepare_cached("DELETE FROM steadfast_idempotency WHERE id = ?1")?;
+    statement.execute([id.as_bytes()])?;
+    Ok(())
+}
+
+fn insert(connection: &Connection, id: KeyId, record: &Record) -> Result<(), Fault> {
+    const INSERT: &str = concat!(
+        "INSERT INTO steadfast_idempotency (id, ",
+        columns!(),
+        ") VALUES (:id, :status, :fence, :attempt, :claim_id, :fingerprint, :lease_until, :expires_at, :checkpoint,
+        :outcome)"
+    );
+    write(connection, INSERT, id, record)
+}
+
+fn update(connection: &Connection, id: KeyId, record: &Record) -> Result<(), Fault> {
+    const UPDATE: &str = "UPDATE steadfast_idempotency SET status = :status, fence = :fence, attempt = :attempt,
+        claim_id = :claim_id, fingerprint = :fingerprint, lease_until = :lease_until, expires_at = :expires_at,
+        checkpoint = :checkpoint, outcome = :outcome WHERE id = :id";
+    write(connection, UPDATE, id, record)
+}
+
+fn write(connection: &Connection, sql: &str, id: KeyId, record: &Record) -> Result<(), Fault> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let (status, owner) = match record {
+        Record::InProgress { owner, .. } => (IN_PROGRESS, Some(owner)),
+        Record::Completed { owner, .. } => (COMPLETED, Some(owner)),
+        Record::Cancelled { .. } => (CANCELLED, None),
+    };
+    let (attempt, lease_until, checkpoint, outcome) = match record {
+        Record::InProgress {
+            owner,
+            lease_until,
+            checkpoint,
+            ..
+        } => (Some(owner.attempt), Some(*lease_until), checkpoint.as_deref(), None),
+        Record::Completed { owner, outcome, .. } => (Some(owner.attempt), None, None, Some(&**outcome)),
+        Record::Cancelled { interrupted, .. } => {
+            let interrupted = interrupted.as_ref();
+            let checkpoint = interrupted.and_then(|interrupted| interrupted.checkpoint.as_deref());
+            (
+                interrupted.map(|interrupted| interrupted.attempt),
+                None,
+                checkpoint,
+                None,
+            )
+        }
+    };
+    statement.execute(named_params! {
+        ":id": id.as_bytes(),
+        ":status": status,
+        ":fence": signed(record.fence()),
+        ":attempt": attempt,
+        ":claim_id": owner.map(|owner| owner.claim_id.as_bytes()),
+        ":fingerprint": owner.map(|owner| owner.fingerprint.as_bytes()),
+        ":lease_until": lease_until.map(ms),
+        ":expires_at": record.expires_at().map(ms),
+        ":checkpoint": checkpoint,
+        ":outcome": outcome,
+    })?;
+    Ok(())
+}
+
+/// The record of a row of `columns!()`.
+fn read(row: &Row<'_>) -> Result<Record, Fault> {
+    let fence = unsigned(row.get(1)?);
+    let owner = || -> Result<Owner, Fault> {
+        Ok(Owner {
+            claim_id: ClaimId::from_bytes(row.get(3)?),
+            fence,
+            attempt: row.get(2)?,
+            fingerprint: Fingerprint::from_bytes(row.get(4)?),
+        })
+    };
+    match row.get(0)? {
+        IN_PROGRESS => Ok(Record::InProgress {
+            owner: owner()?,
+            lease_until: time(row.get(5)?)?,
+            expires_at: row.get::<_, Option<i64>>(6)?.map(time).transpose()?,
+            checkpoint: blob(row, 7)?,
+        }),
+        COMPLETED => Ok(Record::Completed {
+            owner: owner()?,
+            expires_at: time(row.get(6)?)?,
+            outcome: blob(row, 8)?.ok_or_else(|| Fault::corrupt("there is no outcome"))?,
+        }),
+        CANCELLED => {
+            let attempt: Option<u32> = row.get(2)?;
+            let checkpoint = blob(row, 7)?;
+            Ok(Record::Cancelled {
+                fence,
+                interrupted: attempt.map(|attempt| Interrupted { attempt, checkpoint }),
+            })
+        }
+        _ => Err(Fault::corrupt("its status is not known")),
+    }
+}
+
+fn blob(row: &Row<'_>, column: usize) -> Result<Option<Bytes>, Fault> {
+    match row.get_ref(column)? {
+        ValueRef::Null => Ok(None),
+        ValueRef::Blob(bytes) => Ok(Some(Bytes::copy_from_slice(bytes))),
+        _ => Err(Fault::corrupt("bytes are of another type")),
+    }
+}
+
+/// A time as SQLite counts it. The largest is 292 million years away: what has been clamped cannot reach it.
+fn ms(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn time(ms: i64) -> Result<Duration, Fault> {
+    let ms = u64::try_from(ms).map_err(|_| Fault::corrupt("a time is before 1970"))?;
+    Ok(Duration::from_millis(ms))
+}
+
+/// SQLite's integers have a sign: the same 64 bits.
+fn signed(fence: u64) -> i64 {
+    i64::from_ne_bytes(fence.to_ne_bytes())
+}
+
+fn unsigned(fence: i64) -> u64 {
+    u64::from_ne_bytes(fence.to_ne_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_whole_milliseconds_rounded_up_and_at_most_a_century() {
+        let cases = [
+            (Duration::ZERO, Duration::ZERO),
+            (Duration::from_nanos(1), Duration::from_millis(1)),
+            (Duration::from_millis(7), Duration::from_millis(7)),
+            (Duration::from_micros(7_001), Duration::from_millis(8)),
+            (LONGEST, LONGEST),
+            (Duration::MAX, LONGEST),
+        ];
+        for (given, expected) in cases {
+            assert_eq!(stored(given), expected, "{given:?}");
+        }
+    }
+}

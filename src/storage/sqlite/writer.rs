@@ -1,0 +1,104 @@
+//! The thread that writes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::clock::Clock;
+use super::error::{Failure, is_busy};
+use super::job::{Job, Turn};
+use super::queue::Queue;
+use crate::storage::StorageErrorKind;
+
+/// How many jobs share one commit: enough that its fsync is a small part of each, and few enough that the first does
+/// not wait long for the last.
+const BATCH: usize = 256;
+
+/// The shortest time for which a file that is busy is tried.
+const MIN_WAIT: Duration = Duration::from_millis(1);
+
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    pub(super) queue: Arc<Queue>,
+    pub(super) clock: Clock,
+    pub(super) busy_timeout: Duration,
+}
+
+impl Writer {
+    /// Works until the queue is closed and empty.
+    pub(super) fn run(self) {
+        let _ended = Ended(&self.queue);
+        while let Some(waited) = self.queue.wait() {
+            match self.begin(waited) {
+                Ok(()) => self.batch(),
+                Err(error) if is_busy(&error) => {
+                    fail(self.queue.take_overdue(self.busy_timeout), &Failure::from(&error))
+                }
+                Err(error) => {
+                    let mut jobs = Vec::new();
+                    self.queue.take(BATCH, &mut jobs);
+                    fail(jobs, &Failure::from(&error));
+                }
+            }
+        }
+    }
+
+    /// Begins a transaction that may write; where another process is at it, waits until the oldest job is overdue.
+    fn begin(&self, waited: Duration) -> rusqlite::Result<()> {
+        let left = self.busy_timeout.saturating_sub(waited).max(MIN_WAIT);
+        self.connection.busy_timeout(left)?;
+        self.statement("BEGIN IMMEDIATE")
+    }
+
+    /// Carries out every job that waits, commits, and sends the answers.
+    fn batch(&self) {
+        let mut jobs = Vec::new();
+        self.queue.take(BATCH, &mut jobs);
+        jobs.retain(|job| job.is_wanted());
+        // After the jobs were taken: a lease that is counted from here ends no earlier than its holder thinks.
+        let turn = Turn {
+            connection: &self.connection,
+            now: self.clock.now(),
+        };
+        for job in &mut jobs {
+            job.run(&turn);
+            // After some errors SQLite undoes the whole transaction, the jobs before this one with it.
+            if self.connection.is_autocommit() {
+                let undone = "SQLite undid a transaction of several requests, as one of them failed";
+                return fail(jobs, &Failure::new(StorageErrorKind::Unavailable, undone));
+            }
+        }
+        match self.statement("COMMIT") {
+            Ok(()) => jobs.into_iter().for_each(Job::acknowledge),
+            Err(error) => {
+                if !self.connection.is_autocommit() {
+                    let _ = self.statement("ROLLBACK");
+                }
+                fail(jobs, &Failure::from(&error));
+            }
+        }
+    }
+
+    fn statement(&self, sql: &str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(sql)?.execute([]).map(|_| ())
+    }
+}
+
+fn fail(jobs: Vec<Box<dyn Job>>, failure: &Failure) {
+    for job in jobs {
+        job.fail(failure);
+    }
+}
+
+/// Lets nobody wait for a writer that has ended.
+struct Ended<'q>(&'q Queue);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+        let mut jobs = Vec::new();
+        self.0.take(usize::MAX, &mut jobs);
+        fail(jobs, &Failure::new(StorageErrorKind::Unavailable, super::handle::ENDED));
+    }
+}
