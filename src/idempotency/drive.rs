@@ -35,7 +35,7 @@ use crate::rejected::Idempotency as Why;
 use crate::{KeyId, Rejected};
 
 /// When a duplicate is told to ask again, unless the lease ends before.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -15,6 +15,8 @@ mod flight;
 mod operator;
 mod policy;
 mod record;
+#[cfg(feature = "sqlite")]
+mod sqlite_tx;
 pub mod store;
 
 pub use attempt::Attempt;

@@ -10,5 +10,8 @@ pub(crate) mod sqlite;
 pub use error::{StorageError, StorageErrorKind};
 pub(crate) use key::{Secret, hash_parts, write_hex};
 pub use migration::Migration;
+/// The client of SQLite whose types this crate takes.
+#[cfg(feature = "sqlite")]
+pub use rusqlite;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{DEFAULT_BUSY_TIMEOUT, SqliteStorage, SqliteStorageBuilder};

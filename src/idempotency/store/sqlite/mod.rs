@@ -153,7 +153,7 @@ pub(crate) fn claim(connection: &Connection, id: KeyId, claim: &Claim, now: Dura
 }
 
 /// The claim as it can be stored.
-fn clamped(claim: &Claim) -> Claim {
+pub(crate) fn clamped(claim: &Claim) -> Claim {
     Claim {
         lease: stored(claim.lease),
         mode: match claim.mode {
