@@ -11,3 +11,4 @@
 mod driver;
 mod duplicates;
 mod leases;
+mod support;
