@@ -38,11 +38,12 @@ macro_rules! known_client {
         mod $version {
             use std::error::Error;
 
-            use http::{HeaderMap, StatusCode};
+            use http::{HeaderMap, Method, StatusCode};
             use $reqwest::{Request, Response};
 
             use super::ClientError;
             use crate::http::head::{HttpRequest, HttpResponse, RequestHead, Sendable};
+            use crate::http::idempotency_key::HasHeaders;
             use crate::rejected::find;
 
             pub(super) fn client_error(error: &(dyn Error + 'static)) -> Option<ClientError> {
@@ -96,6 +97,16 @@ macro_rules! known_client {
 
                 fn port(&self) -> Option<u16> {
                     self.url().port()
+                }
+            }
+
+            impl HasHeaders for Request {
+                fn method(&self) -> &Method {
+                    Request::method(self)
+                }
+
+                fn headers_mut(&mut self) -> &mut HeaderMap {
+                    Request::headers_mut(self)
                 }
             }
 

@@ -4,18 +4,17 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use http::{HeaderName, StatusCode};
+use http::StatusCode;
 
 use super::classify::{ByErrorStatus, ByGrpcStatus, ByStatus};
 use super::head::{HttpRequest, RequestHead, Sendable};
+use super::idempotency_key::IDEMPOTENCY_KEY;
 use crate::Verdict;
 use crate::rejected::find;
 use crate::retry::{Cause, Replay, Retry, RetryBudget, RetryBuilder};
 
 /// The longest body that is kept for a retry: 64 KiB. It is memory for every request under way.
 pub const DEFAULT_BODY_LIMIT: usize = 64 * 1024;
-
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// A retry for HTTP requests.
 ///

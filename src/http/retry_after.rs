@@ -41,6 +41,11 @@ fn parse(value: &str, date: Option<&str>, now: impl FnOnce() -> SystemTime) -> O
     Some(until.duration_since(from).unwrap_or_default())
 }
 
+/// Rounded up: a client that comes back a moment too early is refused again.
+pub(super) fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

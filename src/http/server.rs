@@ -12,6 +12,8 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::not_executed::NotExecuted;
+use super::retry_after::whole_seconds;
 use crate::poll::polled_after_completion;
 use crate::{Rejected, RejectedKind};
 
@@ -19,7 +21,8 @@ use crate::{Rejected, RejectedKind};
 ///
 /// Inside, the error type is [`Rejected`]. Outside, every rejection is a response: 504 for what timed out, 503 for an
 /// open circuit, a full bulkhead or a queue that took too long, with `Retry-After` where the policy knows, and one line
-/// of plain text that tells nothing of the inside. [`status`](Server::status) maps a kind to another status (429), [`respond`](Server::respond) makes
+/// of plain text that tells nothing of the inside. What was refused before the handler was called has the extension
+/// [`NotExecuted`]. [`status`](Server::status) maps a kind to another status (429), [`respond`](Server::respond) makes
 /// the whole response.
 ///
 /// # Examples
@@ -92,10 +95,7 @@ impl<B: From<Bytes>> Respond<B> for ByKind {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         if let Some(retry_after) = rejected.retry_after() {
-            // Rounded up: a client that comes back a moment too early is rejected again.
-            let rounded_up = u64::from(retry_after.subsec_nanos() > 0);
-            let seconds = retry_after.as_secs().saturating_add(rounded_up);
-            headers.insert(RETRY_AFTER, seconds.into());
+            headers.insert(RETRY_AFTER, whole_seconds(retry_after).into());
         }
         response
     }
@@ -277,7 +277,14 @@ where
                 None => return polled_after_completion("server"),
             },
         };
-        Poll::Ready(Ok(result.unwrap_or_else(|rejected| this.respond.respond(rejected))))
+        Poll::Ready(Ok(result.unwrap_or_else(|rejected| {
+            let reached_inner = rejected.reached_inner();
+            let mut response = this.respond.respond(rejected);
+            if !reached_inner {
+                response.extensions_mut().insert(NotExecuted);
+            }
+            response
+        })))
     }
 }
 
