@@ -8,6 +8,8 @@ mod circuit_breaker;
 mod classify;
 mod client;
 mod head;
+#[cfg(feature = "idempotency")]
+pub mod idempotency;
 mod idempotency_key;
 mod not_executed;
 mod replay;
@@ -24,6 +26,8 @@ pub use circuit_breaker::circuit_breaker;
 pub use classify::fallback;
 pub use classify::{ByErrorStatus, ByGrpcStatus, ByStatus};
 pub use head::{HttpRequest, HttpResponse, RequestHead, Sendable};
+#[cfg(feature = "idempotency")]
+pub use idempotency::layer::idempotency;
 pub use idempotency_key::{HasHeaders, IdempotencyKeyLayer, IdempotencyKeyService, idempotency_key};
 pub use not_executed::NotExecuted;
 pub use replay::{DEFAULT_BODY_LIMIT, HttpReplay, retry};

@@ -27,10 +27,14 @@ pub use builder::{
 pub use codec::Sealer;
 pub use disposition::{Decide, DecideFn, Disposition, ErasedDecision};
 pub use drive::Source;
+#[cfg(feature = "http")]
+pub(crate) use drive::{Driven, Settlement};
 pub use event::{Event, EventKind};
 pub use execute::Executed;
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use policy::Idempotency;
+#[cfg(feature = "http")]
+pub(crate) use policy::Policy;
 pub use store::memory::{DEFAULT_MAX_RECORDS, MemoryStore};
 #[cfg(feature = "sqlite")]
 pub use store::sqlite::SqliteStore;

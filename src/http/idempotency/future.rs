@@ -1,0 +1,239 @@
+//! The driver: what becomes of a request under a key.
+//!
+//! ```text
+//!  the connection's task                      a task of its own
+//!
+//!  read the body --> spawn ................>  claim --> handler --> read its response --> store
+//!                    wait for the answer  <.............................................../
+//! ```
+//!
+//! A client that leaves drops the left side. What it asked for goes on, and is there when it asks again.
+
+use std::error::Error;
+use std::fmt;
+use std::panic::resume_unwind;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, request};
+use http_body::Body;
+use pin_project::pin_project;
+use tower_service::Service;
+use tracing::Instrument;
+
+use super::body::{Read, ResponseBody, Tail};
+use super::problem::Problem;
+use super::rules::{Rules, streams};
+use super::stored::{Head, Stored};
+use crate::idempotency::{Attempt, Disposition, Driven, Settlement};
+use crate::poll::polled_after_completion;
+use crate::rejected::Idempotency as Why;
+use crate::{Key, KeyId};
+
+type Answered<R, E> = Result<Response<ResponseBody<R>>, E>;
+
+/// The future of an [`IdempotencyService`](super::IdempotencyService).
+#[pin_project]
+#[must_use = "futures do nothing unless you `.await` or poll them"]
+pub struct ResponseFuture<F, R: Body, E>(#[pin] Way<F, R, E>);
+
+#[pin_project(project = WayProjection)]
+enum Way<F, R: Body, E> {
+    /// The request is not under a key.
+    Passed(#[pin] F),
+    Refused(Option<Response<ResponseBody<R>>>),
+    UnderKey(Pin<Box<dyn Future<Output = Answered<R, E>> + Send>>),
+}
+
+impl<F, R: Body, E> ResponseFuture<F, R, E> {
+    pub(super) fn passed(call: F) -> Self {
+        Self(Way::Passed(call))
+    }
+
+    pub(super) fn refused(response: Response<ResponseBody<R>>) -> Self {
+        Self(Way::Refused(Some(response)))
+    }
+
+    pub(super) fn under_key(call: impl Future<Output = Answered<R, E>> + Send + 'static) -> Self {
+        Self(Way::UnderKey(Box::pin(call)))
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F, R, E>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    R: Body,
+{
+    type Output = Answered<R, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().0.project() {
+            WayProjection::Passed(call) => {
+                let response = ready!(call.poll(cx))?;
+                Poll::Ready(Ok(response.map(ResponseBody::untouched)))
+            }
+            WayProjection::Refused(response) => match response.take() {
+                Some(response) => Poll::Ready(Ok(response)),
+                None => polled_after_completion("idempotency"),
+            },
+            WayProjection::UnderKey(call) => call.as_mut().poll(cx),
+        }
+    }
+}
+
+/// Reads the request, has it handled elsewhere, and waits for the answer.
+pub(super) async fn perform<S, B, R>(
+    rules: Arc<Rules>,
+    service: S,
+    key: Key,
+    head: request::Parts,
+    body: B,
+) -> Answered<R, S::Error>
+where
+    S: Service<Request<B>, Response = Response<R>, Error: Error + Send + 'static, Future: Send> + Send + 'static,
+    B: Body<Data = Bytes, Error: Send> + From<Bytes> + Send + 'static,
+    R: Body<Data = Bytes, Error: Send> + Send + 'static,
+{
+    let types = rules.problem_types.clone();
+    let read = Read::up_to(rules.request_limit, body).await;
+    let problem = match &read.tail {
+        Tail::End(_) => None,
+        Tail::Rest(_) => Some(Problem::BodyTooLarge),
+        Tail::Broken(_) => Some(Problem::BodyIncomplete),
+    };
+    if let Some(problem) = problem {
+        return Ok(problem.response(&types));
+    }
+    let task = tokio::spawn(once(rules, service, key, head, read.concat()).in_current_span());
+    match task.await {
+        Ok(answered) => answered,
+        Err(ended) => match ended.try_into_panic() {
+            // Here it reaches whoever catches the panics of handlers.
+            Ok(panic) => resume_unwind(panic),
+            // The runtime is being shut down.
+            Err(_) => Ok(Problem::InProgress {
+                retry_after: Duration::ZERO,
+            }
+            .response(&types)),
+        },
+    }
+}
+
+/// Has the request handled once for its key.
+async fn once<S, B, R>(
+    rules: Arc<Rules>,
+    service: S,
+    key: Key,
+    head: request::Parts,
+    body: Bytes,
+) -> Answered<R, S::Error>
+where
+    S: Service<Request<B>, Response = Response<R>, Error: Error + 'static>,
+    B: From<Bytes>,
+    R: Body<Data = Bytes>,
+{
+    let policy = &rules.policy;
+    let id = policy.id(&key);
+    let fingerprint = rules.fingerprint(&head, &body);
+    let operation = |attempt| handle(&rules, service, head, body, attempt);
+    let driven = policy.drive(id, fingerprint, operation, |handled| settle(&rules, id, handled));
+    let problem = match driven.await {
+        Ok(Driven::Ran { value, .. }) => return value.answered,
+        Ok(Driven::Stored { outcome, .. }) => {
+            let outcome = policy.codec.read(id, &outcome).ok();
+            match outcome.and_then(Stored::read).and_then(Stored::replay) {
+                Some(response) => return Ok(response),
+                None => Problem::NotReplayable,
+            }
+        }
+        Err(rejected) => Problem::from(&rejected),
+    };
+    Ok(problem.response(&rules.problem_types))
+}
+
+/// What the handler answered, and what that means for the record.
+struct Handled<R: Body, E> {
+    answered: Answered<R, E>,
+    disposition: Disposition,
+}
+
+/// Calls the handler, and reads its response where it is to be stored.
+async fn handle<S, B, R>(
+    rules: &Rules,
+    mut service: S,
+    mut head: request::Parts,
+    body: Bytes,
+    attempt: Attempt,
+) -> Handled<R, S::Error>
+where
+    S: Service<Request<B>, Response = Response<R>, Error: Error + 'static>,
+    B: From<Bytes>,
+    R: Body<Data = Bytes>,
+{
+    head.extensions.insert(attempt);
+    let response = match service.call(Request::from_parts(head, B::from(body))).await {
+        Ok(response) => response,
+        Err(error) => {
+            return Handled {
+                disposition: Rules::disposition_of_error(&error),
+                answered: Err(error),
+            };
+        }
+    };
+    let (head, body) = response.into_parts();
+    let mut disposition = rules.disposition(&head);
+    let is_stored = matches!(disposition, Disposition::Store | Disposition::StoreFor(_));
+    let body = if is_stored && !streams(&head) {
+        let room = Head::of(head.status, &head.headers).room(rules.policy.codec.limit);
+        let read = Read::up_to(room, body).await;
+        if let Tail::Broken(_) = read.tail {
+            disposition = Disposition::Interrupt;
+        }
+        ResponseBody::read(read)
+    } else {
+        ResponseBody::untouched(body)
+    };
+    Handled {
+        answered: Ok(Response::from_parts(head, body)),
+        disposition,
+    }
+}
+
+fn settle<R: Body<Data = Bytes>, E>(rules: &Rules, id: KeyId, handled: &Handled<R, E>) -> Settlement {
+    let retention = match handled.disposition {
+        Disposition::Store => rules.policy.retention,
+        Disposition::StoreFor(retention) => retention,
+        Disposition::Release => return Settlement::Release,
+        Disposition::Interrupt => return Settlement::Interrupt,
+    };
+    let Ok(response) = &handled.answered else {
+        return Settlement::Interrupt;
+    };
+    match encode(rules, id, response) {
+        Some(outcome) => Settlement::Store { outcome, retention },
+        None => Settlement::Interrupt,
+    }
+}
+
+/// The response as it is stored, or as much of it as fits: a tombstone at the least, so that it is not run again.
+fn encode<R: Body<Data = Bytes>>(rules: &Rules, id: KeyId, response: &Response<ResponseBody<R>>) -> Option<Bytes> {
+    let head = Head::of(response.status(), response.headers());
+    let codec = &rules.policy.codec;
+    let whole = response.body().known();
+    let whole = whole.map(|(chunks, trailers)| codec.write(id, &head.with_body(chunks, trailers)));
+    let too_long = |written: &Result<Bytes, Why>| matches!(written, Err(Why::NotStorable { limit: Some(_) }));
+    whole
+        .filter(|written| !too_long(written))
+        .or_else(|| Some(codec.write(id, &head.tombstone())).filter(|written| !too_long(written)))
+        .unwrap_or_else(|| codec.write(id, &Head::without_headers(response.status()).tombstone()))
+        .ok()
+}
+
+impl<F, R: Body, E> fmt::Debug for ResponseFuture<F, R, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,22 @@
+//! One effect per `Idempotency-Key`, for HTTP servers.
+
+mod body;
+mod fingerprint;
+mod future;
+mod key;
+pub(super) mod layer;
+mod problem;
+mod rules;
+mod stored;
+
+pub use body::ResponseBody;
+pub use future::ResponseFuture;
+pub use layer::{DEFAULT_REQUEST_LIMIT, IdempotencyLayer, IdempotencyService};
+pub use problem::DEFAULT_PROBLEM_TYPES;
+
+/// An extension of a response: its body is to reach the client while it is made.
+///
+/// A body that is stored is read to its end before the client gets any of it. One with this extension, of the content
+/// type `text/event-stream`, or after 101, is passed on as it comes, and leaves no more than a tombstone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Streaming;
