@@ -21,7 +21,7 @@ mod open;
 mod queue;
 mod savepoint;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 pub use builder::{DEFAULT_BUSY_TIMEOUT, SqliteStorageBuilder};
