@@ -185,6 +185,8 @@ pub mod keyed;
 pub mod retry;
 #[cfg(feature = "idempotency")]
 pub mod storage;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "timeout")]
 pub mod timeout;
 

@@ -33,6 +33,12 @@ impl Random {
         let bits = (self.0.next_u64() >> (u64::BITS - BITS)) as f64;
         bits * f64::EPSILON / 2.0
     }
+
+    /// One of `0..limit`, nearly even: good enough to choose what a test does next.
+    #[cfg(feature = "testing")]
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.0.next_u64().checked_rem(limit).unwrap_or(0)
+    }
 }
 
 /// A seed that no other policy has: the standard library's own, taken from the operating system.

@@ -8,6 +8,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod conformance;
 mod driver;
 mod duplicates;
 mod leases;

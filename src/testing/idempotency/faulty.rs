@@ -1,0 +1,296 @@
+//! A store that fails on demand.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::pending;
+use std::ops::{Bound, RangeBounds};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::sleep;
+
+use crate::KeyId;
+use crate::idempotency::store::{
+    Cancellation, Claim, Claimed, Completed, Durability, Ended, Forgotten, Inspected, Owner, Renewed, Resolution,
+    Resolved, Store,
+};
+use crate::random::Random;
+use crate::storage::{StorageError, StorageErrorKind};
+
+/// A call of a [`Store`], by the name of its method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each is named after its method")]
+pub enum Call {
+    Claim,
+    Complete,
+    Renew,
+    Release,
+    Interrupt,
+    Cancel,
+    Resolve,
+    Forget,
+    Inspect,
+    ListInterrupted,
+    CountInterrupted,
+    Purge,
+}
+
+/// What goes wrong with a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// It fails as [`Unavailable`](StorageErrorKind::Unavailable), and was not carried out: the request was lost.
+    RequestLost,
+    /// It fails as [`Unavailable`](StorageErrorKind::Unavailable), and was carried out: the reply was lost.
+    ReplyLost,
+    /// It fails as this kind, and was not carried out.
+    Refused(StorageErrorKind),
+    /// It is carried out this much later.
+    RequestDelayed(Duration),
+    /// It is carried out, and answers this much later.
+    ReplyDelayed(Duration),
+    /// It never answers, and is not carried out.
+    RequestHangs,
+    /// It is carried out, and never answers.
+    ReplyHangs,
+}
+
+/// Wraps a store, counts its calls, and has them fail as it was told to.
+///
+/// A clone is the same: it sees the same counts, and what is injected into one is so into the other.
+///
+/// # Examples
+///
+/// ```
+/// use steadfast::idempotency::{Idempotency, MemoryStore};
+/// use steadfast::testing::idempotency::{Call, Fault, Faulty};
+/// use steadfast::{Key, Rejected};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = Faulty::new(MemoryStore::new());
+/// store.inject(Call::Complete, 1..=2, Fault::ReplyLost);
+///
+/// let payments = Idempotency::at_least_once(store.clone()).build()?;
+/// let key = Key::new("tenant-7", "order-1234");
+/// let receipt = payments.run(&key, &100, || async { Ok::<_, Rejected>(1) }).await?;
+/// assert_eq!((receipt, store.calls(Call::Claim), store.calls(Call::Complete)), (1, 1, 3));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Faulty<S> {
+    store: Arc<S>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    calls: HashMap<Call, u64>,
+    /// The last one that fits counts.
+    plan: Vec<Injected>,
+    random: Option<Chance>,
+}
+
+struct Injected {
+    call: Call,
+    from: Bound<u64>,
+    to: Bound<u64>,
+    fault: Fault,
+}
+
+struct Chance {
+    random: Random,
+    probability: f64,
+    faults: Vec<Fault>,
+}
+
+impl<S: Store> Faulty<S> {
+    /// The same store, without a fault so far.
+    #[must_use]
+    pub fn new(store: S) -> Self {
+        Self {
+            store: Arc::new(store),
+            state: Arc::default(),
+        }
+    }
+
+    /// Has the calls of these numbers go wrong; the first of each kind is 1, and `..` is every call. What is injected
+    /// later counts more.
+    pub fn inject(&self, call: Call, numbers: impl RangeBounds<u64>, fault: Fault) {
+        self.state().plan.push(Injected {
+            call,
+            from: numbers.start_bound().cloned(),
+            to: numbers.end_bound().cloned(),
+            fault,
+        });
+    }
+
+    /// Has every call go wrong with this probability, in one of these ways; the same for the same seed and the same
+    /// order of calls.
+    pub fn inject_at_random(&self, seed: u64, probability: f64, faults: impl Into<Vec<Fault>>) {
+        self.state().random = Some(Chance {
+            random: Random::stream(seed, 0),
+            probability,
+            faults: faults.into(),
+        });
+    }
+
+    /// Nothing goes wrong from now on. The counts stay.
+    pub fn heal(&self) {
+        let mut state = self.state();
+        state.plan.clear();
+        state.random = None;
+    }
+
+    /// How many calls there were, those that went wrong among them.
+    #[must_use]
+    pub fn calls(&self, call: Call) -> u64 {
+        self.state().calls.get(&call).copied().unwrap_or(0)
+    }
+
+    /// How many calls of any kind there were.
+    #[must_use]
+    pub fn all_calls(&self) -> u64 {
+        self.state().calls.values().sum()
+    }
+
+    /// The store inside.
+    #[must_use]
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn call<A>(&self, call: Call, carry_out: impl Future<Output = Result<A, StorageError>>) -> Answer<A> {
+        let fault = self.state().next(call);
+        match fault {
+            None => carry_out.await,
+            Some(Fault::RequestLost) => Err(lost("the request was lost")),
+            Some(Fault::ReplyLost) => {
+                carry_out.await?;
+                Err(lost("the reply was lost"))
+            }
+            Some(Fault::Refused(kind)) => Err(StorageError::new(kind, "the store was told to refuse")),
+            Some(Fault::RequestDelayed(delay)) => {
+                sleep(delay).await;
+                carry_out.await
+            }
+            Some(Fault::ReplyDelayed(delay)) => {
+                let answer = carry_out.await;
+                sleep(delay).await;
+                answer
+            }
+            Some(Fault::RequestHangs) => pending().await,
+            Some(Fault::ReplyHangs) => {
+                carry_out.await?;
+                pending().await
+            }
+        }
+    }
+}
+
+type Answer<A> = Result<A, StorageError>;
+
+fn lost(what: &'static str) -> StorageError {
+    StorageError::new(StorageErrorKind::Unavailable, what)
+}
+
+impl State {
+    fn next(&mut self, call: Call) -> Option<Fault> {
+        let number = self.calls.entry(call).or_insert(0);
+        *number += 1;
+        let fits = |injected: &&Injected| injected.call == call && (injected.from, injected.to).contains(number);
+        let planned = self.plan.iter().rev().find(fits).map(|injected| injected.fault);
+        planned.or_else(|| self.random.as_mut()?.next())
+    }
+}
+
+impl Chance {
+    fn next(&mut self) -> Option<Fault> {
+        if self.random.unit() >= self.probability {
+            return None;
+        }
+        let among = u64::try_from(self.faults.len()).ok().filter(|among| *among > 0)?;
+        let drawn = usize::try_from(self.random.below(among)).ok()?;
+        self.faults.get(drawn).copied()
+    }
+}
+
+impl<S: Store> Store for Faulty<S> {
+    async fn claim(&self, id: KeyId, claim: &Claim) -> Answer<Claimed> {
+        self.call(Call::Claim, self.store.claim(id, claim)).await
+    }
+
+    async fn complete(&self, id: KeyId, owner: &Owner, outcome: &Bytes, retention: Duration) -> Answer<Completed> {
+        let complete = self.store.complete(id, owner, outcome, retention);
+        self.call(Call::Complete, complete).await
+    }
+
+    async fn renew(&self, id: KeyId, owner: &Owner, lease: Duration, checkpoint: Option<&Bytes>) -> Answer<Renewed> {
+        let renew = self.store.renew(id, owner, lease, checkpoint);
+        self.call(Call::Renew, renew).await
+    }
+
+    async fn release(&self, id: KeyId, owner: &Owner) -> Answer<Ended> {
+        self.call(Call::Release, self.store.release(id, owner)).await
+    }
+
+    async fn interrupt(&self, id: KeyId, owner: &Owner) -> Answer<Ended> {
+        self.call(Call::Interrupt, self.store.interrupt(id, owner)).await
+    }
+
+    async fn cancel(&self, id: KeyId) -> Answer<Cancellation> {
+        self.call(Call::Cancel, self.store.cancel(id)).await
+    }
+
+    async fn resolve(&self, id: KeyId, resolution: &Resolution) -> Answer<Resolved> {
+        self.call(Call::Resolve, self.store.resolve(id, resolution)).await
+    }
+
+    async fn forget(&self, id: KeyId) -> Answer<Forgotten> {
+        self.call(Call::Forget, self.store.forget(id)).await
+    }
+
+    async fn inspect(&self, id: KeyId) -> Answer<Option<Inspected>> {
+        self.call(Call::Inspect, self.store.inspect(id)).await
+    }
+
+    async fn list_interrupted(&self, after: Option<KeyId>, limit: usize) -> Answer<Vec<(KeyId, Inspected)>> {
+        let list = self.store.list_interrupted(after, limit);
+        self.call(Call::ListInterrupted, list).await
+    }
+
+    async fn count_interrupted(&self) -> Answer<u64> {
+        self.call(Call::CountInterrupted, self.store.count_interrupted()).await
+    }
+
+    async fn purge(&self, limit: usize) -> Answer<u64> {
+        self.call(Call::Purge, self.store.purge(limit)).await
+    }
+
+    fn durability(&self) -> Durability {
+        self.store.durability()
+    }
+}
+
+impl<S> Clone for Faulty<S> {
+    fn clone(&self) -> Self {
+        Self {
+            store: Arc::clone(&self.store),
+            state: Arc::clone(&self.state),
+        }
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Faulty<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Faulty")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}

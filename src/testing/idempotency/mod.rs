@@ -1,0 +1,7 @@
+//! A conformance suite for stores of idempotency records, and a store that fails on demand.
+
+mod conformance;
+mod faulty;
+
+pub use conformance::conformance;
+pub use faulty::{Call, Fault, Faulty};

@@ -1,0 +1,3 @@
+//! What proves a store of your own, and how a program bears one that fails. For dev-dependencies.
+
+pub mod idempotency;
