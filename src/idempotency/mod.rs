@@ -1,4 +1,4 @@
-//! One effect per key: an operation runs once, and whoever repeats it gets the outcome of the first.
+#![doc = include_str!("../../docs/idempotency.md")]
 
 mod attempt;
 mod builder;
