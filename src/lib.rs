@@ -68,6 +68,10 @@
 #![cfg_attr(feature = "timeout", doc = "| [`timeout`] | limits how long a call may take |")]
 #![cfg_attr(feature = "fallback", doc = "| [`fallback`] | answers for a call that failed |")]
 #![cfg_attr(
+    feature = "idempotency",
+    doc = "| [`idempotency`] | one effect per key, on memory, SQLite, PostgreSQL and Redis |"
+)]
+#![cfg_attr(
     feature = "http",
     doc = "| [`http`] | presets for HTTP and gRPC clients, and for servers |"
 )]
@@ -130,6 +134,11 @@
 //! |---|---|---|---|
 //! | `retry`, `circuit-breaker`, `bulkhead`, `timeout`, `fallback` | yes | the module of that name | nothing |
 //! | `http` | no | the module of that name | `http`, `http-body`, `bytes`, `httpdate` |
+//! | `idempotency` | no | the module of that name, in memory | `serde`, `serde_json`, `bytes`, `sha2`, `hmac` |
+//! | `sqlite`, `sqlite-bundled` | no | durable state in SQLite files: of the system's SQLite, or of one compiled in | `rusqlite`, a C compiler |
+//! | `postgres` | no | durable state in PostgreSQL | `tokio-postgres`, `deadpool-postgres` |
+//! | `redis` | no | idempotency on Redis | `redis` |
+//! | `testing` | no | the conformance suite for stores, and a store that fails on demand | nothing; for tests |
 //! | `reqwest-0_12`, `reqwest-0_13` | no | `http` knows that client's types | that client, without its features |
 //! | `serde` | no | configurations from a file: `RetryConfig`, `CircuitBreakerConfig`, `BulkheadConfig`, `TimeoutConfig` | `serde` with its derive, `humantime` |
 //! | `metrics` | no | counters through the `metrics` facade | the facade |
