@@ -11,5 +11,7 @@
 mod conformance;
 mod driver;
 mod duplicates;
+mod kill_sqlite;
 mod leases;
+mod sqlite;
 mod support;

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "no one topic uses all of it")]
 
+pub(crate) mod folder;
+pub(crate) mod kill;
+
 use std::env;
 
 /// Where PostgreSQL is. `None` where there is none and the test is to be skipped, which this says.
