@@ -14,4 +14,8 @@ mod duplicates;
 mod kill_sqlite;
 mod leases;
 mod sqlite;
+mod http;
+mod leases;
+mod shared;
 mod support;
+mod tower;

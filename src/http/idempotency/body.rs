@@ -110,6 +110,13 @@ impl<B: Body> ResponseBody<B> {
     }
 }
 
+/// So that [`server`](crate::http::server) can stand around the layer.
+impl<B: Body> From<Bytes> for ResponseBody<B> {
+    fn from(data: Bytes) -> Self {
+        Self::whole(data, None)
+    }
+}
+
 impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
     type Data = Bytes;
     type Error = B::Error;
@@ -170,5 +177,153 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
 impl<B: Body> fmt::Debug for ResponseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseBody").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// A body of these frames that says how long it is at the least.
+    struct Scripted {
+        frames: VecDeque<Result<Frame<Bytes>, &'static str>>,
+        told: u64,
+    }
+
+    impl Body for Scripted {
+        type Data = Bytes;
+        type Error = &'static str;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+            Poll::Ready(self.frames.pop_front())
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.frames.is_empty()
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            let mut hint = SizeHint::new();
+            hint.set_lower(self.told);
+            hint
+        }
+    }
+
+    fn data(data: &'static str) -> Result<Frame<Bytes>, &'static str> {
+        Ok(Frame::data(Bytes::from_static(data.as_bytes())))
+    }
+
+    fn trailers() -> HeaderMap {
+        HeaderMap::from_iter([("digest".parse().unwrap(), "abc".parse().unwrap())])
+    }
+
+    fn scripted(frames: impl IntoIterator<Item = Result<Frame<Bytes>, &'static str>>) -> Scripted {
+        let frames = frames.into_iter().collect();
+        Scripted { frames, told: 0 }
+    }
+
+    fn read(limit: usize, body: Scripted) -> Read<Scripted> {
+        use futures::FutureExt;
+        Read::up_to(limit, body).now_or_never().unwrap()
+    }
+
+    /// What is left of a body: the data, then the trailers or the error.
+    fn rest(mut body: ResponseBody<Scripted>) -> (String, Option<Result<HeaderMap, &'static str>>) {
+        let (mut text, mut end, mut told) = (String::new(), None, Vec::new());
+        loop {
+            let at_end = body.is_end_stream();
+            told.push(u64::try_from(text.len()).unwrap() + body.size_hint().lower());
+            let polled = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
+            let Poll::Ready(frame) = polled else {
+                panic!("nothing is waited for")
+            };
+            assert_eq!(at_end, frame.is_none());
+            match frame {
+                None => {
+                    let length = u64::try_from(text.len()).unwrap();
+                    assert!(told.iter().all(|told| *told <= length), "{told:?} of {length}");
+                    return (text, end);
+                }
+                Some(Err(error)) => end = Some(Err(error)),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => text.push_str(std::str::from_utf8(&data).unwrap()),
+                    Err(frame) => end = frame.into_trailers().ok().map(Ok),
+                },
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_within_the_limit_is_known_with_its_trailers() {
+        let frames = [data("one "), data(""), data("two"), Ok(Frame::trailers(trailers()))];
+        let body = ResponseBody::read(read(7, scripted(frames)));
+        let (chunks, known) = body.known().unwrap();
+        assert_eq!((chunks.len(), known), (2, Some(&trailers())));
+        // Of an exact length HTTP/1.1 would drop the trailers.
+        assert_eq!((body.size_hint().lower(), body.size_hint().exact()), (7, None));
+        assert_eq!(rest(body), ("one two".to_owned(), Some(Ok(trailers()))));
+        let body = ResponseBody::read(read(7, scripted([data("one "), data("two")])));
+        assert_eq!(body.size_hint().exact(), Some(7));
+    }
+
+    #[test]
+    fn a_body_over_the_limit_is_passed_on_in_whole() {
+        let frames = || {
+            [
+                data("one "),
+                data("two "),
+                data("three"),
+                Ok(Frame::trailers(trailers())),
+            ]
+        };
+        for limit in 0..12 {
+            let body = ResponseBody::read(read(limit, scripted(frames())));
+            assert!(body.known().is_none(), "{limit}");
+            assert_eq!(
+                rest(body),
+                ("one two three".to_owned(), Some(Ok(trailers()))),
+                "{limit}"
+            );
+        }
+        assert!(ResponseBody::read(read(13, scripted(frames()))).known().is_some());
+    }
+
+    #[test]
+    fn a_body_that_says_it_is_too_long_is_not_read() {
+        let mut body = scripted([data("12345678")]);
+        body.told = 8;
+        assert_eq!(read(7, body).chunks, VecDeque::new());
+        let mut body = scripted([data("12345678")]);
+        body.told = 8;
+        assert_eq!(read(8, body).concat(), "12345678");
+    }
+
+    #[test]
+    fn a_broken_body_breaks_at_the_same_place() {
+        let body = ResponseBody::read(read(100, scripted([data("half"), Err("the disk is gone")])));
+        assert!(body.known().is_none());
+        assert_eq!(rest(body), ("half".to_owned(), Some(Err("the disk is gone"))));
+    }
+
+    #[test]
+    fn a_body_in_pieces_is_put_together() {
+        assert_eq!(read(100, scripted([])).concat(), "");
+        assert_eq!(read(100, scripted([data("one")])).concat(), "one");
+        assert_eq!(read(100, scripted([data("one "), data("two")])).concat(), "one two");
+    }
+
+    #[test]
+    fn an_untouched_body_is_the_handlers_own() {
+        let body = ResponseBody::untouched(scripted([data("one"), Err("the disk is gone")]));
+        assert_eq!(body.size_hint().lower(), 0);
+        let mut body = body;
+        let polled = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(polled, Poll::Ready(Some(Ok(_)))));
+        assert!(body.known().is_none() && !body.is_end_stream());
     }
 }

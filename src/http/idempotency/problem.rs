@@ -155,7 +155,7 @@ impl Problem {
         };
         // Four strings and a number always have a JSON form; without it the status still says what matters.
         let document = serde_json::to_vec(&document).unwrap_or_default();
-        let mut response = Response::new(ResponseBody::whole(Bytes::from(document), None));
+        let mut response = Response::new(ResponseBody::from(Bytes::from(document)));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
