@@ -52,14 +52,33 @@ pub(crate) struct Codec {
 
 impl Codec {
     pub(crate) fn encode<T: Serialize>(&self, id: KeyId, value: &T) -> Result<Bytes, Why> {
+        self.encode_by(id, |frame| serde_json::to_writer(frame, value))
+    }
+
+    /// A frame around what `encode` writes.
+    pub(crate) fn encode_by<E>(
+        &self,
+        id: KeyId,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<Bytes, Why> {
         let mut frame = vec![VERSION, PLAIN];
-        serde_json::to_writer(&mut frame, value).map_err(|_| Why::NotStorable { limit: None })?;
+        encode(&mut frame).map_err(|_| Why::NotStorable { limit: None })?;
         self.seal(id, frame)
     }
 
     pub(crate) fn decode<T: DeserializeOwned>(&self, id: KeyId, frame: &Bytes) -> Result<T, Why> {
+        self.decode_by(id, frame, |outcome| serde_json::from_slice(outcome))
+    }
+
+    /// What `decode` reads inside of a frame.
+    pub(crate) fn decode_by<T, E>(
+        &self,
+        id: KeyId,
+        frame: &Bytes,
+        decode: impl FnOnce(&[u8]) -> Result<T, E>,
+    ) -> Result<T, Why> {
         let outcome = self.read(id, frame)?;
-        serde_json::from_slice(&outcome).map_err(|_| Why::NotReplayable)
+        decode(&outcome).map_err(|_| Why::NotReplayable)
     }
 
     /// A frame around what is encoded already.

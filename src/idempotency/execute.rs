@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use super::attempt::Attempt;
 use super::disposition::{Decide, Disposition};
 use super::drive::{Driven, Settlement, Source};
+use super::encoding::{Codec, Json};
 use super::fingerprint::Fingerprint;
 use super::policy::Idempotency;
 use crate::rejected::Idempotency as Why;
@@ -83,7 +84,7 @@ impl<D> Idempotency<D> {
         let fingerprint = Fingerprint::of(request);
         async move {
             let fingerprint = fingerprint.map_err(|_| self.policy.reject(Why::NoFingerprint))?;
-            let executed = self.execute_by_id(id, fingerprint, |_| operation()).await?;
+            let executed = self.execute_by_id(id, fingerprint, &Json, |_| operation()).await?;
             Ok(executed.value)
         }
     }
@@ -130,17 +131,18 @@ impl<D> Idempotency<D> {
         Fut: Future<Output = Result<T, E>>,
         D: Decide<T, E>,
     {
-        self.execute_by_id(self.id(key), fingerprint, operation)
+        self.execute_by_id(self.id(key), fingerprint, &Json, operation)
     }
 
-    async fn execute_by_id<T, E, F, Fut>(
+    /// What both faces do.
+    pub(crate) async fn execute_by_id<T, E, F, Fut>(
         &self,
         id: KeyId,
         fingerprint: Fingerprint,
+        codec: &impl Codec<T>,
         operation: F,
     ) -> Result<Executed<T>, E>
     where
-        T: Serialize + DeserializeOwned,
         E: From<Rejected>,
         F: FnOnce(Attempt) -> Fut,
         Fut: Future<Output = Result<T, E>>,
@@ -159,7 +161,7 @@ impl<D> Idempotency<D> {
             let Ok(value) = result else {
                 return Settlement::Interrupt;
             };
-            match policy.codec.encode(id, value) {
+            match policy.codec.encode_by(id, |frame| codec.encode(value, frame)) {
                 Ok(outcome) => Settlement::Store { outcome, retention },
                 Err(why) => {
                     not_storable = Some(why);
@@ -182,7 +184,10 @@ impl<D> Idempotency<D> {
                 source,
                 attempt,
             } => Ok(Executed {
-                value: policy.codec.decode(id, &outcome).map_err(|why| policy.reject(why))?,
+                value: policy
+                    .codec
+                    .decode_by(id, &outcome, |encoded| codec.decode(encoded))
+                    .map_err(|why| policy.reject(why))?,
                 source,
                 attempt,
             }),

@@ -8,10 +8,12 @@ mod coalesce;
 mod codec;
 mod disposition;
 mod drive;
+mod encoding;
 mod event;
 mod execute;
 mod fingerprint;
 mod flight;
+mod layer;
 mod operator;
 mod policy;
 mod record;
@@ -29,9 +31,11 @@ pub use disposition::{Decide, DecideFn, Disposition, ErasedDecision};
 pub use drive::Source;
 #[cfg(feature = "http")]
 pub(crate) use drive::{Driven, Settlement};
+pub use encoding::{Codec, Json};
 pub use event::{Event, EventKind};
 pub use execute::Executed;
 pub use fingerprint::{Fingerprint, FingerprintError};
+pub use layer::{IdempotencyLayer, IdempotencyService, ResponseFuture};
 pub use policy::Idempotency;
 #[cfg(feature = "http")]
 pub(crate) use policy::Policy;

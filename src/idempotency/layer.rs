@@ -1,0 +1,227 @@
+//! The Tower face.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use pin_project::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::attempt::Attempt;
+use super::disposition::Decide;
+use super::encoding::{Codec, Json};
+use super::fingerprint::Fingerprint;
+use super::policy::Idempotency;
+use crate::{Key, Rejected};
+
+type Hook<Req> = dyn Fn(&mut Req, Attempt) + Send + Sync;
+
+impl<D> Idempotency<D> {
+    /// A layer: each request runs once for the key and the fingerprint that `key_of` finds, and passes where it finds
+    /// none.
+    ///
+    /// The future of the caller drives the operation: dropped, it interrupts it. For HTTP servers there is
+    /// [`http::idempotency`](https://docs.rs/steadfast/latest/steadfast/http/fn.idempotency.html).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use steadfast::{Error, Key, Rejected};
+    /// use steadfast::idempotency::{Fingerprint, Idempotency, MemoryStore};
+    /// use tower::{ServiceBuilder, ServiceExt, service_fn};
+    ///
+    /// #[derive(Clone)]
+    /// struct Charge { tenant: String, order: String, cents: u64 }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let payments = Idempotency::at_least_once(MemoryStore::new()).build()?;
+    /// let layer = payments.layer_by(|charge: &Charge| {
+    ///     Some((Key::new(&charge.tenant, &charge.order), Fingerprint::of(&charge.cents).ok()?))
+    /// });
+    /// let service = ServiceBuilder::new().layer(layer).service(service_fn(|charge: Charge| async move {
+    ///     Ok::<_, Rejected>(format!("{} cents", charge.cents))
+    /// }));
+    /// let charge = Charge { tenant: "tenant-7".into(), order: "order-1234".into(), cents: 100 };
+    /// assert_eq!(service.clone().oneshot(charge.clone()).await?, "100 cents");
+    /// assert_eq!(service.oneshot(charge).await?, "100 cents");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn layer_by<Req, F>(&self, key_of: F) -> IdempotencyLayer<Req, F, D>
+    where
+        F: Fn(&Req) -> Option<(Key, Fingerprint)>,
+    {
+        IdempotencyLayer {
+            policy: self.clone(),
+            key_of,
+            codec: Json,
+            hook: None,
+            request: PhantomData,
+        }
+    }
+}
+
+/// Runs requests once for their key; made by [`Idempotency::layer_by`].
+#[must_use]
+pub struct IdempotencyLayer<Req, F, D, C = Json> {
+    policy: Idempotency<D>,
+    key_of: F,
+    codec: C,
+    hook: Option<Arc<Hook<Req>>>,
+    request: PhantomData<fn(Req)>,
+}
+
+impl<Req, F, D, C> IdempotencyLayer<Req, F, D, C> {
+    /// Encodes responses by `codec`. Default: [`Json`].
+    pub fn codec<N>(self, codec: N) -> IdempotencyLayer<Req, F, D, N> {
+        IdempotencyLayer {
+            policy: self.policy,
+            key_of: self.key_of,
+            codec,
+            hook: self.hook,
+            request: PhantomData,
+        }
+    }
+
+    /// Runs `hook` on each request under a key just before the service is called: to hand it the [`Attempt`], or a key
+    /// for a service behind it.
+    pub fn before_attempt(mut self, hook: impl Fn(&mut Req, Attempt) + Send + Sync + 'static) -> Self {
+        self.hook = Some(Arc::new(hook));
+        self
+    }
+}
+
+impl<S, Req, F: Clone, D, C: Clone> Layer<S> for IdempotencyLayer<Req, F, D, C> {
+    type Service = IdempotencyService<S, Req, F, D, C>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        IdempotencyService {
+            inner,
+            layer: self.clone(),
+        }
+    }
+}
+
+/// A service under an [`IdempotencyLayer`].
+pub struct IdempotencyService<S, Req, F, D, C = Json> {
+    inner: S,
+    layer: IdempotencyLayer<Req, F, D, C>,
+}
+
+impl<S, Req, F, D, C> Service<Req> for IdempotencyService<S, Req, F, D, C>
+where
+    S: Service<Req, Response: Send + 'static, Error: From<Rejected> + Send + 'static, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    Req: Send + 'static,
+    F: Fn(&Req) -> Option<(Key, Fingerprint)>,
+    D: Decide<S::Response, S::Error> + Send + Sync + 'static,
+    C: Codec<S::Response> + Clone + Send + Sync + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, S::Response, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Req) -> Self::Future {
+        let Some((key, fingerprint)) = (self.layer.key_of)(&request) else {
+            return ResponseFuture(Way::Passed(self.inner.call(request)));
+        };
+        let fresh = self.inner.clone();
+        let mut readied = mem::replace(&mut self.inner, fresh);
+        let IdempotencyLayer {
+            policy, codec, hook, ..
+        } = &self.layer;
+        let (policy, codec, hook) = (policy.clone(), codec.clone(), hook.clone());
+        let operation = move |attempt| {
+            if let Some(hook) = hook {
+                hook(&mut request, attempt);
+            }
+            readied.call(request)
+        };
+        ResponseFuture(Way::UnderKey(Box::pin(async move {
+            let id = policy.id(&key);
+            let executed = policy.execute_by_id(id, fingerprint, &codec, operation).await?;
+            Ok(executed.value)
+        })))
+    }
+}
+
+/// The future of an [`IdempotencyService`].
+#[pin_project]
+#[must_use = "futures do nothing unless you `.await` or poll them"]
+pub struct ResponseFuture<F, T, E>(#[pin] Way<F, T, E>);
+
+#[pin_project(project = WayProjection)]
+enum Way<F, T, E> {
+    /// The request has no key.
+    Passed(#[pin] F),
+    UnderKey(Pin<Box<dyn Future<Output = Result<T, E>> + Send>>),
+}
+
+impl<F, T, E> Future for ResponseFuture<F, T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    type Output = Result<T, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().0.project() {
+            WayProjection::Passed(call) => call.poll(cx),
+            WayProjection::UnderKey(call) => call.as_mut().poll(cx),
+        }
+    }
+}
+
+impl<Req, F: Clone, D, C: Clone> Clone for IdempotencyLayer<Req, F, D, C> {
+    fn clone(&self) -> Self {
+        Self {
+            policy: self.policy.clone(),
+            key_of: self.key_of.clone(),
+            codec: self.codec.clone(),
+            hook: self.hook.clone(),
+            request: PhantomData,
+        }
+    }
+}
+
+impl<S: Clone, Req, F: Clone, D, C: Clone> Clone for IdempotencyService<S, Req, F, D, C> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            layer: self.layer.clone(),
+        }
+    }
+}
+
+impl<Req, F, D, C> fmt::Debug for IdempotencyLayer<Req, F, D, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdempotencyLayer")
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S: fmt::Debug, Req, F, D, C> fmt::Debug for IdempotencyService<S, Req, F, D, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdempotencyService")
+            .field("inner", &self.inner)
+            .field("layer", &self.layer)
+            .finish()
+    }
+}
+
+impl<F, T, E> fmt::Debug for ResponseFuture<F, T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
