@@ -8,15 +8,17 @@ use std::error::Error as StdError;
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use steadfast::Rejected;
 use steadfast::bulkhead::{Bulkhead, Bulkheads};
 use steadfast::circuit_breaker::{CircuitBreaker, CircuitBreakerBuilder, CircuitBreakers};
 use steadfast::fallback::Fallback;
+use steadfast::idempotency::{Fingerprint, Idempotency, IdempotencyBuilder, IdempotencyLayer, MemoryStore};
 use steadfast::retry::{Event, Retry, RetryBudget, StopReason};
 use steadfast::timeout::Timeout;
+use steadfast::{Key, Rejected};
 use support::{Backend, Failure, Gate, Log, MS, Readiness, Wakes, down, hang, ok, poll_once};
 use tokio::time::{Instant, advance};
 use tower::limit::ConcurrencyLimit;
@@ -37,6 +39,19 @@ fn breakers() -> CircuitBreakers<u8> {
 
 fn bulkheads() -> Bulkheads<()> {
     Bulkhead::builder("lanes").keyed().build().unwrap()
+}
+
+fn keys() -> IdempotencyBuilder {
+    Idempotency::at_least_once(MemoryStore::new())
+}
+
+/// Each request is under a key of its own.
+fn once<D>(policy: Idempotency<D>) -> IdempotencyLayer<(), impl Fn(&()) -> Option<(Key, Fingerprint)> + Clone, D> {
+    let requests = Arc::new(AtomicU64::new(0));
+    policy.layer_by(move |()| {
+        let key = requests.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        Some((Key::new("tenant", key), Fingerprint::of_parts(&[])))
+    })
 }
 
 fn one((): ()) -> std::future::Ready<Result<u32, Failure>> {
@@ -87,6 +102,7 @@ macro_rules! for_each_layer {
         with!("bulkhead", bulkhead());
         with!("bulkhead by weight", bulkhead().weighted(|()| NonZeroU32::MIN));
         with!("bulkheads by key", bulkheads().layer_by_ref(|request: &()| request));
+        with!("idempotency", once(keys().build().unwrap()));
         with!("fallback to a value", Fallback::value(1));
         with!(
             "fallback to a function",
@@ -199,6 +215,7 @@ macro_rules! for_each_boxed_layer {
             tolerant().boxed_errors().keyed().build().unwrap().layer_by(|()| 1_u8)
         );
         with!("bulkheads by key", bulkheads().layer_by_ref(|request: &()| request));
+        with!("idempotency", once(keys().boxed_errors().build().unwrap()));
         with!("fallback", Fallback::builder().boxed_errors().value(1));
     }};
 }
