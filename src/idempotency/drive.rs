@@ -109,6 +109,18 @@ impl Inside {
     }
 }
 
+/// `future` counts as called from here, wherever it is polled.
+#[cfg(feature = "http")]
+pub(crate) fn called_from_here<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    let inside = INSIDE.try_with(Arc::clone).ok();
+    async move {
+        match inside {
+            Some(inside) => INSIDE.scope(inside, future).await,
+            None => future.await,
+        }
+    }
+}
+
 /// Renews a lease until it is dropped.
 struct Keeper(JoinHandle<()>);
 

@@ -148,7 +148,7 @@ where
             }
             readied.call(request)
         };
-        ResponseFuture(Way::UnderKey(Box::pin(async move {
+        ResponseFuture(Way::Keyed(Box::pin(async move {
             let id = policy.id(&key);
             let executed = policy.execute_by_id(id, fingerprint, &codec, operation).await?;
             Ok(executed.value)
@@ -165,7 +165,7 @@ pub struct ResponseFuture<F, T, E>(#[pin] Way<F, T, E>);
 enum Way<F, T, E> {
     /// The request has no key.
     Passed(#[pin] F),
-    UnderKey(Pin<Box<dyn Future<Output = Result<T, E>> + Send>>),
+    Keyed(Pin<Box<dyn Future<Output = Result<T, E>> + Send>>),
 }
 
 impl<F, T, E> Future for ResponseFuture<F, T, E>
@@ -177,7 +177,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().0.project() {
             WayProjection::Passed(call) => call.poll(cx),
-            WayProjection::UnderKey(call) => call.as_mut().poll(cx),
+            WayProjection::Keyed(call) => call.as_mut().poll(cx),
         }
     }
 }

@@ -77,7 +77,9 @@ impl<B: Body<Data = Bytes>> Read<B> {
             return self.chunks.pop_front().unwrap_or_default();
         }
         let mut whole = BytesMut::with_capacity(self.chunks.iter().map(Bytes::len).sum());
-        self.chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
+        for chunk in &self.chunks {
+            whole.extend_from_slice(chunk);
+        }
         whole.freeze()
     }
 }

@@ -1,5 +1,6 @@
 //! What tells two HTTP requests under one key apart.
 
+use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 
@@ -12,7 +13,7 @@ pub(super) fn of_request(head: &Parts, body: &[u8]) -> Fingerprint {
         head.method.as_str().as_bytes(),
         head.uri.path().as_bytes(),
         head.uri.query().unwrap_or_default().as_bytes(),
-        content_type.map(|value| value.as_bytes()).unwrap_or_default(),
+        content_type.map(HeaderValue::as_bytes).unwrap_or_default(),
         body,
     ])
 }

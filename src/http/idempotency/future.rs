@@ -28,8 +28,7 @@ use super::body::{Read, ResponseBody, Tail};
 use super::problem::Problem;
 use super::rules::{Rules, streams};
 use super::stored::{Head, Stored};
-use crate::idempotency::{Attempt, Disposition, Driven, Settlement};
-use crate::poll::polled_after_completion;
+use crate::idempotency::{Attempt, Disposition, Driven, Settlement, called_from_here};
 use crate::rejected::Idempotency as Why;
 use crate::{Key, KeyId};
 
@@ -44,8 +43,7 @@ pub struct ResponseFuture<F, R: Body, E>(#[pin] Way<F, R, E>);
 enum Way<F, R: Body, E> {
     /// The request is not under a key.
     Passed(#[pin] F),
-    Refused(Option<Response<ResponseBody<R>>>),
-    UnderKey(Pin<Box<dyn Future<Output = Answered<R, E>> + Send>>),
+    Keyed(Pin<Box<dyn Future<Output = Answered<R, E>> + Send>>),
 }
 
 impl<F, R: Body, E> ResponseFuture<F, R, E> {
@@ -53,12 +51,8 @@ impl<F, R: Body, E> ResponseFuture<F, R, E> {
         Self(Way::Passed(call))
     }
 
-    pub(super) fn refused(response: Response<ResponseBody<R>>) -> Self {
-        Self(Way::Refused(Some(response)))
-    }
-
-    pub(super) fn under_key(call: impl Future<Output = Answered<R, E>> + Send + 'static) -> Self {
-        Self(Way::UnderKey(Box::pin(call)))
+    pub(super) fn keyed(call: impl Future<Output = Answered<R, E>> + Send + 'static) -> Self {
+        Self(Way::Keyed(Box::pin(call)))
     }
 }
 
@@ -75,11 +69,7 @@ where
                 let response = ready!(call.poll(cx))?;
                 Poll::Ready(Ok(response.map(ResponseBody::untouched)))
             }
-            WayProjection::Refused(response) => match response.take() {
-                Some(response) => Poll::Ready(Ok(response)),
-                None => polled_after_completion("idempotency"),
-            },
-            WayProjection::UnderKey(call) => call.as_mut().poll(cx),
+            WayProjection::Keyed(call) => call.as_mut().poll(cx),
         }
     }
 }
@@ -107,7 +97,8 @@ where
     if let Some(problem) = problem {
         return Ok(problem.response(&types));
     }
-    let task = tokio::spawn(once(rules, service, key, head, read.concat()).in_current_span());
+    let once = called_from_here(once(rules, service, key, head, read.concat()));
+    let task = tokio::spawn(once.in_current_span());
     match task.await {
         Ok(answered) => answered,
         Err(ended) => match ended.try_into_panic() {

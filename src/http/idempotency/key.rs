@@ -18,10 +18,7 @@ pub(super) struct Malformed;
 pub(super) fn key(headers: &HeaderMap) -> Result<Option<&[u8]>, Malformed> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let key = match value.as_bytes() {
-        [b'"', key @ .., b'"'] => key,
-        key => key,
-    };
+    let ([b'"', key @ .., b'"'] | key) = value.as_bytes();
     let is_allowed = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
     if values.next().is_none() && (1..=MAX_LEN).contains(&key.len()) && key.iter().all(is_allowed) {
         Ok(Some(key))

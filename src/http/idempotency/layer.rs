@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
+use std::future::ready;
 use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -150,8 +151,8 @@ where
         let fresh = self.inner.clone();
         let readied = mem::replace(&mut self.inner, fresh);
         match key {
-            Ok(key) => ResponseFuture::under_key(perform(Arc::clone(&self.rules), readied, key, head, body)),
-            Err(problem) => ResponseFuture::refused(problem.response(&self.rules.problem_types)),
+            Ok(key) => ResponseFuture::keyed(perform(Arc::clone(&self.rules), readied, key, head, body)),
+            Err(problem) => ResponseFuture::keyed(ready(Ok(problem.response(&self.rules.problem_types)))),
         }
     }
 }

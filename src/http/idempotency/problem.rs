@@ -8,6 +8,7 @@ use http::{Response, StatusCode};
 use http_body::Body;
 use serde::Serialize;
 
+use super::super::not_executed::NotExecuted;
 use super::super::retry_after::whole_seconds;
 use super::body::ResponseBody;
 use crate::{Rejected, RejectedKind};
@@ -145,6 +146,11 @@ impl Problem {
         }
     }
 
+    /// Whether the handler may have been called for this very request.
+    fn reached_handler(self) -> bool {
+        matches!(self, Self::OutcomeUnknown | Self::NotStorable)
+    }
+
     pub(super) fn response<B: Body>(self, types: &str) -> Response<ResponseBody<B>> {
         let (status, slug, title, detail) = self.text();
         let document = Document {
@@ -157,11 +163,67 @@ impl Problem {
         let document = serde_json::to_vec(&document).unwrap_or_default();
         let mut response = Response::new(ResponseBody::from(Bytes::from(document)));
         *response.status_mut() = status;
+        if !self.reached_handler() {
+            // For a layer around this one, with keys of its own.
+            response.extensions_mut().insert(NotExecuted);
+        }
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(retry_after) = self.retry_after() {
             headers.insert(RETRY_AFTER, whole_seconds(retry_after).max(1).into());
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+
+    use super::*;
+
+    #[test]
+    fn each_problem_has_its_status_and_its_type_and_those_that_may_pass_say_when() {
+        let wait = Duration::from_millis(1_500);
+        for (problem, status, slug, retry_after) in [
+            (Problem::KeyMissing, 400, "key-missing", None),
+            (Problem::KeyMalformed, 400, "key-malformed", None),
+            (Problem::BodyIncomplete, 400, "body-incomplete", None),
+            (Problem::Unauthenticated, 401, "unauthenticated", None),
+            (Problem::InProgress { retry_after: wait }, 409, "in-progress", Some("2")),
+            (Problem::OutcomeUnknown, 409, "outcome-unknown", None),
+            (Problem::KeyCancelled, 409, "key-cancelled", None),
+            (Problem::NotReplayable, 409, "outcome-not-replayable", None),
+            (Problem::BodyTooLarge, 413, "body-too-large", None),
+            (Problem::KeyReused, 422, "key-reused", None),
+            (Problem::NotStorable, 500, "outcome-not-storable", None),
+            (
+                Problem::StoreUnavailable {
+                    retry_after: Duration::ZERO,
+                },
+                503,
+                "store-unavailable",
+                Some("1"),
+            ),
+        ] {
+            let response: Response<ResponseBody<Full<Bytes>>> = problem.response("urn:");
+            assert_eq!(response.status(), status, "{slug}");
+            let header = response.headers().get(RETRY_AFTER);
+            assert_eq!(header.map(|value| value.to_str().unwrap()), retry_after, "{slug}");
+            let (chunks, _) = response.body().known().unwrap();
+            let document: serde_json::Value = serde_json::from_slice(&chunks[0]).unwrap();
+            assert_eq!(document["type"], format!("urn:{slug}"));
+            assert_eq!(document["status"], status);
+        }
+    }
+
+    #[test]
+    fn what_the_handler_never_saw_says_so() {
+        let says_so = |problem: Problem| {
+            let response: Response<ResponseBody<Full<Bytes>>> = problem.response("");
+            response.extensions().get::<NotExecuted>().is_some()
+        };
+        assert!(says_so(Problem::KeyReused) && says_so(Problem::NotReplayable));
+        assert!(!says_so(Problem::OutcomeUnknown) && !says_so(Problem::NotStorable));
     }
 }

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
-use http::{Method, StatusCode, request, response};
+use http::{HeaderValue, Method, StatusCode, request, response};
 
 use super::super::not_executed::NotExecuted;
 use super::problem::Problem;
@@ -111,7 +111,7 @@ impl Rules {
 
 /// Whether a response is to reach the client while it is made: its body is not waited for.
 pub(super) fn streams(head: &response::Parts) -> bool {
-    let content_type = head.headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
+    let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let media_type = content_type.and_then(|value| value.split(|byte| *byte == b';').next());
     head.status.is_informational()
         || head.extensions.get::<Streaming>().is_some()

@@ -100,7 +100,9 @@ impl Head {
             Some(trailers) => write_fields(&mut outcome, trailers.iter()),
             None => write_fields(&mut outcome, [].into_iter()),
         }
-        chunks.iter().for_each(|chunk| outcome.extend_from_slice(chunk));
+        for chunk in chunks {
+            outcome.extend_from_slice(chunk);
+        }
         outcome
     }
 }

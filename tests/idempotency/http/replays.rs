@@ -218,6 +218,17 @@ async fn a_handler_knows_its_attempt() {
 }
 
 #[tokio::test]
+async fn a_layer_inside_of_itself_refuses_at_once_instead_of_waiting_for_itself() {
+    let policy = at_least_once().wait(Duration::from_secs(3600)).build().unwrap();
+    let layer = presets::idempotency(&policy, tenant);
+    let router = Router::new().route("/pay", post(async || "paid"));
+    let shop = Shop::serve(policy, Arc::default(), router.layer(layer.clone()).layer(layer)).await;
+    assert_eq!(shop.post("order-1", "10 EUR").await.problem(409).0, "in-progress");
+    // Nothing of it is kept.
+    assert_eq!(shop.status("order-1").await, None);
+}
+
+#[tokio::test]
 async fn a_cancelled_key_and_a_store_that_refuses_are_told_apart() {
     let shop = Shop::open(at_least_once(), numbered(200)).await;
     shop.policy.cancel(&Key::new(TENANT, "order-1")).await.unwrap();
