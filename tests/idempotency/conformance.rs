@@ -1,6 +1,6 @@
 //! The conformance suite over every store; those that need a server are in files of their own.
 
-use steadfast::idempotency::MemoryStore;
+use steadfast::idempotency::{MemoryStore, SqliteStore};
 use steadfast::testing::idempotency::{Faulty, conformance};
 
 fn passed(store: &str, cases: usize) {
@@ -23,4 +23,16 @@ async fn the_memory_store_conforms_on_several_threads() {
 async fn a_wrapped_store_conforms() {
     let store = Faulty::new(MemoryStore::new());
     passed("wrapped", conformance(|| async { store.clone() }).await);
+}
+
+/// Each handle has a writer and connections of its own, as another process has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sqlite_store_conforms() {
+    let folder = std::env::temp_dir().join(format!("steadfast-conformance-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("store.db");
+    SqliteStore::open(&path).await.unwrap().migrate().await.unwrap();
+    let cases = conformance(|| async { SqliteStore::open(&path).await.unwrap() }).await;
+    passed("SQLite", cases);
+    std::fs::remove_dir_all(folder).unwrap();
 }
