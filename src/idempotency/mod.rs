@@ -40,5 +40,7 @@ pub use policy::Idempotency;
 #[cfg(feature = "http")]
 pub(crate) use policy::Policy;
 pub use store::memory::{DEFAULT_MAX_RECORDS, MemoryStore};
+#[cfg(feature = "postgres")]
+pub use store::postgres::PostgresStore;
 #[cfg(feature = "sqlite")]
 pub use store::sqlite::SqliteStore;

@@ -4,14 +4,21 @@ mod error;
 pub(crate) mod key;
 pub(crate) mod lease;
 mod migration;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 
 pub use error::{StorageError, StorageErrorKind};
 pub(crate) use key::{Secret, hash_parts, write_hex};
 pub use migration::Migration;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresStorage;
 /// The client of SQLite whose types this crate takes.
 #[cfg(feature = "sqlite")]
 pub use rusqlite;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{DEFAULT_BUSY_TIMEOUT, SqliteStorage, SqliteStorageBuilder};
+/// The pool and the client of PostgreSQL whose types this crate takes.
+#[cfg(feature = "postgres")]
+pub use {deadpool_postgres, tokio_postgres};

@@ -17,5 +17,6 @@ mod sqlite;
 mod http;
 mod leases;
 mod shared;
+mod postgres;
 mod support;
 mod tower;

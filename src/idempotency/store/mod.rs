@@ -1,6 +1,8 @@
 //! Where records are kept: the trait, and the stores of this crate.
 
 pub(super) mod memory;
+#[cfg(feature = "postgres")]
+pub(super) mod postgres;
 pub(super) mod shared;
 #[cfg(feature = "sqlite")]
 pub(super) mod sqlite;

@@ -4,6 +4,7 @@
 
 pub(crate) mod folder;
 pub(crate) mod kill;
+pub(crate) mod postgres;
 
 use std::env;
 

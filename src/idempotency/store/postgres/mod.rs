@@ -1,0 +1,286 @@
+//! Records in PostgreSQL.
+
+pub(in crate::idempotency) mod row;
+pub(in crate::idempotency) mod sql;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::super::record::{
+    Cancellation, Claim, ClaimId, Claimed, Completed, Ended, Forgotten, Mode, Owner, Renewed, Resolution, Resolved,
+};
+use super::{Durability, Inspected, Store};
+use crate::KeyId;
+use crate::storage::postgres::{Param, is_lock_timeout};
+use crate::storage::{Migration, PostgresStorage, StorageError, StorageErrorKind};
+use row::microseconds;
+
+const MIGRATIONS: &[Migration] = &[Migration::new("idempotency", 1, include_str!("schema_1.sql"))];
+
+/// How often a statement without an answer is run: each time somebody else has changed the record meanwhile, so few are
+/// ever needed.
+const MAX_ROUNDS: usize = 16;
+/// What a caller is told of a lease that somebody's open transaction hides: until when it lasts, nobody can see.
+const HIDDEN_LEASE: Duration = Duration::from_secs(1);
+
+/// Keeps records in PostgreSQL, in the table `steadfast.idempotency`.
+///
+/// A clone is the same store. Every call is one statement, which works behind PgBouncer in transaction mode, and what it
+/// writes is durable whatever `synchronous_commit` is by default. Time is the server's.
+///
+/// Call [`migrate`](Self::migrate) first, and [`purge`](Store::purge) now and then: it frees space, and changes no answer.
+///
+/// # Examples
+///
+/// ```no_run
+/// use steadfast::idempotency::{Idempotency, PostgresStore};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = PostgresStore::connect("postgres://app@localhost/app").await?;
+/// store.migrate().await?;
+/// let idempotency = Idempotency::at_most_once(store).build()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct PostgresStore {
+    storage: PostgresStorage,
+}
+
+impl PostgresStore {
+    /// The records in this database.
+    #[must_use]
+    pub fn new(storage: &PostgresStorage) -> Self {
+        Self {
+            storage: storage.clone(),
+        }
+    }
+
+    /// The records in the database at `url`, over a pool of its own: see [`PostgresStorage::connect`].
+    ///
+    /// # Errors
+    ///
+    /// When the URL is none, or a first connection cannot be made.
+    pub async fn connect(url: &str) -> Result<Self, StorageError> {
+        let storage = PostgresStorage::connect(url).await?;
+        Ok(Self { storage })
+    }
+
+    /// Makes the tables, or brings those of an earlier version up to date. Where that was done it changes nothing; two
+    /// that do it at once take turns.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be reached or refuses, and when its tables are of a version that this one does not know.
+    ///
+    /// # Cancel safety
+    ///
+    /// The steps are run in one transaction: all of them or none.
+    pub async fn migrate(&self) -> Result<(), StorageError> {
+        self.storage.migrate(MIGRATIONS).await
+    }
+
+    /// The steps that [`migrate`](Self::migrate) runs, for who wants to read them or run them by other means.
+    #[must_use]
+    pub fn migrations() -> &'static [Migration] {
+        MIGRATIONS
+    }
+
+    /// Runs a statement until it has an answer.
+    async fn ask<A: Send>(
+        &self,
+        sql: &str,
+        params: &[Param<'_>],
+        read: impl Fn(&Row) -> Result<Option<A>, StorageError> + Send + Sync,
+    ) -> Result<A, StorageError> {
+        for _ in 0..MAX_ROUNDS {
+            let rows = self.storage.query(sql, params).await?;
+            if let Some(answer) = rows.first().map(&read).transpose()?.flatten() {
+                return Ok(answer);
+            }
+        }
+        let what = "others changed the record again and again before this could";
+        Err(StorageError::new(StorageErrorKind::Unavailable, what))
+    }
+
+    /// Runs a statement that answers with a row where it did something.
+    async fn done(&self, sql: &str, params: &[Param<'_>]) -> Result<bool, StorageError> {
+        Ok(!self.storage.query(sql, params).await?.is_empty())
+    }
+}
+
+fn number(row: &Row) -> Result<Option<i16>, StorageError> {
+    row::get(row, 0)
+}
+
+/// Bytes of a hash or a number, whose length is part of their type.
+fn bytes<const N: usize>(bytes: &[u8; N]) -> &[u8] {
+    bytes
+}
+
+impl Store for PostgresStore {
+    async fn claim(&self, id: KeyId, claim: &Claim) -> Result<Claimed, StorageError> {
+        let retention = match claim.mode {
+            Mode::AtLeastOnce { retention } => Some(microseconds(retention)),
+            Mode::AtMostOnce => None,
+        };
+        let params: [Param<'_>; 5] = [
+            (&bytes(id.as_bytes()), Type::BYTEA),
+            (&bytes(claim.claim_id.as_bytes()), Type::BYTEA),
+            (&bytes(claim.fingerprint.as_bytes()), Type::BYTEA),
+            (&microseconds(claim.lease), Type::INT8),
+            (&retention, Type::INT8),
+        ];
+        let answer = self.ask(&sql::CLAIM, &params, |row| row::claimed(row, claim)).await;
+        match answer {
+            Err(error) if is_lock_timeout(&error) => Ok(Claimed::InProgress {
+                lease_left: HIDDEN_LEASE,
+            }),
+            answer => answer,
+        }
+    }
+
+    async fn complete(
+        &self,
+        id: KeyId,
+        owner: &Owner,
+        outcome: &Bytes,
+        retention: Duration,
+    ) -> Result<Completed, StorageError> {
+        let params: [Param<'_>; 7] = [
+            (&bytes(id.as_bytes()), Type::BYTEA),
+            (&bytes(owner.claim_id.as_bytes()), Type::BYTEA),
+            (&i64::try_from(owner.fence).unwrap_or(i64::MAX), Type::INT8),
+            (&i64::from(owner.attempt), Type::INT8),
+            (&bytes(owner.fingerprint.as_bytes()), Type::BYTEA),
+            (&outcome.as_ref(), Type::BYTEA),
+            (&microseconds(retention), Type::INT8),
+        ];
+        let answer = self.ask(&sql::COMPLETE, &params, number).await?;
+        Ok(match answer {
+            1 => Completed::Applied,
+            2 => Completed::AlreadyApplied,
+            _ => Completed::Lost,
+        })
+    }
+
+    async fn renew(
+        &self,
+        id: KeyId,
+        owner: &Owner,
+        lease: Duration,
+        checkpoint: Option<&Bytes>,
+    ) -> Result<Renewed, StorageError> {
+        let params: [Param<'_>; 4] = [
+            (&bytes(id.as_bytes()), Type::BYTEA),
+            (&bytes(owner.claim_id.as_bytes()), Type::BYTEA),
+            (&microseconds(lease), Type::INT8),
+            (&checkpoint.map(AsRef::<[u8]>::as_ref), Type::BYTEA),
+        ];
+        let renewed = self.storage.query_in_reserve(&sql::RENEW, &params).await?;
+        Ok(if renewed.is_empty() {
+            Renewed::Lost
+        } else {
+            Renewed::Renewed
+        })
+    }
+
+    async fn release(&self, id: KeyId, owner: &Owner) -> Result<Ended, StorageError> {
+        self.end(&sql::RELEASE, id, owner).await
+    }
+
+    async fn interrupt(&self, id: KeyId, owner: &Owner) -> Result<Ended, StorageError> {
+        self.end(&sql::INTERRUPT, id, owner).await
+    }
+
+    async fn cancel(&self, id: KeyId) -> Result<Cancellation, StorageError> {
+        let params: [Param<'_>; 1] = [(&bytes(id.as_bytes()), Type::BYTEA)];
+        self.ask(&sql::CANCEL, &params, |row| row::cancellation(row).map(Some))
+            .await
+    }
+
+    async fn resolve(&self, id: KeyId, resolution: &Resolution) -> Result<Resolved, StorageError> {
+        let id = (&bytes(id.as_bytes()) as _, Type::BYTEA);
+        let resolved = match resolution {
+            Resolution::NotExecuted => self.done(&sql::RESOLVE_NOT_EXECUTED, &[id]).await?,
+            Resolution::Completed { outcome, retention } => {
+                let params: [Param<'_>; 4] = [
+                    id,
+                    (&bytes(ClaimId::NOBODY.as_bytes()), Type::BYTEA),
+                    (&outcome.as_ref(), Type::BYTEA),
+                    (&microseconds(*retention), Type::INT8),
+                ];
+                self.done(&sql::RESOLVE_COMPLETED, &params).await?
+            }
+        };
+        Ok(if resolved {
+            Resolved::Resolved
+        } else {
+            Resolved::NotInterrupted
+        })
+    }
+
+    async fn forget(&self, id: KeyId) -> Result<Forgotten, StorageError> {
+        let params: [Param<'_>; 1] = [(&bytes(id.as_bytes()), Type::BYTEA)];
+        Ok(match self.ask(&sql::FORGET, &params, number).await? {
+            1 => Forgotten::Forgotten,
+            2 => Forgotten::Absent,
+            _ => Forgotten::InProgress,
+        })
+    }
+
+    async fn inspect(&self, id: KeyId) -> Result<Option<Inspected>, StorageError> {
+        let params: [Param<'_>; 1] = [(&bytes(id.as_bytes()), Type::BYTEA)];
+        let rows = self.storage.query(&sql::INSPECT, &params).await?;
+        let found = rows.first().map(row::inspected).transpose()?;
+        Ok(found.map(|(_, inspected)| inspected))
+    }
+
+    async fn list_interrupted(
+        &self,
+        after: Option<KeyId>,
+        limit: usize,
+    ) -> Result<Vec<(KeyId, Inspected)>, StorageError> {
+        // The empty string comes before every id.
+        let after = after.as_ref().map_or(&[][..], |after| after.as_bytes());
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let params: [Param<'_>; 2] = [(&after, Type::BYTEA), (&limit, Type::INT8)];
+        let rows = self.storage.query(&sql::LIST_INTERRUPTED, &params).await?;
+        rows.iter().map(row::inspected).collect()
+    }
+
+    async fn count_interrupted(&self) -> Result<u64, StorageError> {
+        self.count(&sql::COUNT_INTERRUPTED, &[]).await
+    }
+
+    async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.count(sql::PURGE, &[(&limit, Type::INT8)]).await
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Durable
+    }
+}
+
+impl PostgresStore {
+    async fn end(&self, sql: &str, id: KeyId, owner: &Owner) -> Result<Ended, StorageError> {
+        let params: [Param<'_>; 2] = [
+            (&bytes(id.as_bytes()), Type::BYTEA),
+            (&bytes(owner.claim_id.as_bytes()), Type::BYTEA),
+        ];
+        Ok(match self.ask(sql, &params, number).await? {
+            1 => Ended::Released,
+            2 => Ended::Interrupted,
+            _ => Ended::Lost,
+        })
+    }
+
+    async fn count(&self, sql: &str, params: &[Param<'_>]) -> Result<u64, StorageError> {
+        let counted = self.ask(sql, params, |row| row::get::<Option<i64>>(row, 0)).await?;
+        Ok(u64::try_from(counted).unwrap_or(0))
+    }
+}

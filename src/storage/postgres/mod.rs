@@ -1,0 +1,12 @@
+//! PostgreSQL: a pool of connections, statements that PgBouncer in transaction mode can stand in front of, and the
+//! steps of a schema.
+//!
+//! Nothing outlives a transaction: no prepared statement, no setting of the session, no session lock.
+
+mod error;
+mod handle;
+mod migrate;
+
+pub(crate) use error::is_lock_timeout;
+pub(crate) use handle::Param;
+pub use handle::PostgresStorage;
