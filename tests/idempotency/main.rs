@@ -11,12 +11,12 @@
 mod conformance;
 mod driver;
 mod duplicates;
+mod http;
 mod kill_sqlite;
 mod leases;
-mod sqlite;
-mod http;
 mod leases;
-mod shared;
 mod postgres;
+mod shared;
+mod sqlite;
 mod support;
 mod tower;
