@@ -14,7 +14,6 @@ mod duplicates;
 mod http;
 mod kill_sqlite;
 mod leases;
-mod leases;
 mod postgres;
 mod shared;
 mod sqlite;

@@ -33,7 +33,7 @@ impl Writer {
             match self.begin(waited) {
                 Ok(()) => self.batch(),
                 Err(error) if is_busy(&error) => {
-                    fail(self.queue.take_overdue(self.busy_timeout), &Failure::from(&error))
+                    fail(self.queue.take_overdue(self.busy_timeout), &Failure::from(&error));
                 }
                 Err(error) => {
                     let mut jobs = Vec::new();
