@@ -1,0 +1,229 @@
+//! What a claim costs on a database, beside the least that the same database can do: in one run, so that the disk is
+//! the same.
+//!
+//! `cargo bench --bench idempotency [sqlite]`. Each row is the median of five rounds, which the contenders take in turns.
+#![allow(clippy::expect_used, reason = "a benchmark that cannot be set up has to stop")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use std::{env, fs, process};
+
+use bytes::Bytes;
+use futures::future::join_all;
+use steadfast::KeyId;
+use steadfast::idempotency::store::{Claim, ClaimId, Claimed, Mode, Store};
+use steadfast::idempotency::{Fingerprint, SqliteStore};
+use steadfast::storage::rusqlite::Connection;
+use tokio::runtime::Runtime;
+use tokio::time::Instant;
+
+const ROUNDS: usize = 5;
+const ROUND: Duration = Duration::from_millis(1_500);
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn main() {
+    // Cargo adds `--bench`; what has no dash is the name of a back end.
+    let wanted: Vec<_> = env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
+    let runtime = Runtime::new().expect("a runtime can be built");
+    println!("| back end | clients | what | a second | of the bare one |");
+    println!("|---|---|---|---|---|");
+    if runs("sqlite") {
+        for clients in [32, 256] {
+            let table = sqlite(&runtime, clients);
+            table.print(&format!("SQLite | {clients}"));
+        }
+    }
+}
+
+/// Contenders, the bare one first, and how many operations a second each had per round.
+struct Table<'a>(Vec<(&'a str, Vec<f64>)>);
+
+impl<'a> Table<'a> {
+    /// Runs the contenders in turns.
+    fn measure(contenders: &mut [(&'a str, &mut dyn FnMut() -> f64)]) -> Self {
+        let mut table: Vec<_> = contenders.iter().map(|(name, _)| (*name, Vec::new())).collect();
+        for _ in 0..ROUNDS {
+            for ((_, run), (_, rates)) in contenders.iter_mut().zip(&mut table) {
+                rates.push(run());
+            }
+        }
+        Self(table)
+    }
+
+    fn print(&self, head: &str) {
+        let median = |rates: &[f64]| {
+            let mut sorted = rates.to_vec();
+            sorted.sort_by(f64::total_cmp);
+            sorted[sorted.len() / 2]
+        };
+        let bare = median(&self.0[0].1);
+        for (name, rates) in &self.0 {
+            let rate = median(rates);
+            println!("| {head} | {name} | {rate:.0} | {:.0} % |", 100.0 * rate / bare);
+        }
+    }
+}
+
+/// Runs `operation` on so many clients at once, each time with another number, and counts how many end in a second.
+fn rate<F, Fut>(runtime: &Runtime, clients: usize, operation: F) -> f64
+where
+    F: Fn(u64) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = ()> + Send,
+{
+    let done = Arc::new(AtomicU64::new(0));
+    let started = Instant::now();
+    let tasks = (0..clients).map(|_| {
+        let (done, operation) = (Arc::clone(&done), operation.clone());
+        runtime.spawn(async move {
+            while started.elapsed() < ROUND {
+                operation(next()).await;
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    });
+    let tasks: Vec<_> = tasks.collect();
+    for ended in runtime.block_on(join_all(tasks)) {
+        ended.expect("no client panics");
+    }
+    per_second(done.load(Ordering::Relaxed), started)
+}
+
+#[allow(clippy::cast_precision_loss, clippy::as_conversions, reason = "far from 2^53")]
+fn per_second(done: u64, started: Instant) -> f64 {
+    done as f64 / started.elapsed().as_secs_f64()
+}
+
+/// A number that this process has not had.
+fn next() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// 32 bytes that are as far from those of other numbers as hashes are.
+fn hashed(n: u64) -> [u8; 32] {
+    let parts = Fingerprint::of_parts(&[&n.to_le_bytes()]);
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(&parts.as_bytes()[1..]);
+    bytes
+}
+
+fn request(n: u64) -> (KeyId, Claim) {
+    let bytes = hashed(n);
+    let mut claim_id = [0; 16];
+    claim_id.copy_from_slice(&bytes[16..]);
+    let claim = Claim {
+        claim_id: ClaimId::from_bytes(claim_id),
+        fingerprint: Fingerprint::of_parts(&[b"request"]),
+        mode: Mode::AtLeastOnce { retention: HOUR },
+        lease: HOUR,
+    };
+    (KeyId::from_bytes(bytes), claim)
+}
+
+async fn claim(store: &impl Store, n: u64) {
+    let (id, claim) = request(n);
+    let claimed = store.claim(id, &claim).await.expect("the store answers");
+    assert!(matches!(claimed, Claimed::Owned { .. }), "the key is new");
+}
+
+async fn claim_and_complete(store: &impl Store, n: u64) {
+    let (id, claim) = request(n);
+    let claimed = store.claim(id, &claim).await.expect("the store answers");
+    let Claimed::Owned { owner, .. } = claimed else {
+        panic!("the key is new");
+    };
+    let outcome = Bytes::from_static(b"\x01\x00{\"receipt\":\"1234\"}");
+    let completed = store.complete(id, &owner, &outcome, HOUR).await;
+    completed.expect("the store answers");
+}
+
+fn sqlite(runtime: &Runtime, clients: usize) -> Table<'static> {
+    let folder = Folder::new();
+    let store = runtime.block_on(async {
+        let store = SqliteStore::open(folder.file("store.db")).await?;
+        store.migrate().await?;
+        Ok::<_, steadfast::storage::StorageError>(store)
+    });
+    let store = store.expect("the file can be made");
+    let bare = bare(&folder.file("bare.db"));
+    let claims = store.clone();
+    let mut claims = || {
+        let store = claims.clone();
+        rate(runtime, clients, move |n| {
+            let store = store.clone();
+            async move { claim(&store, n).await }
+        })
+    };
+    let mut both = || {
+        let store = store.clone();
+        rate(runtime, clients, move |n| {
+            let store = store.clone();
+            async move { claim_and_complete(&store, n).await }
+        })
+    };
+    Table::measure(&mut [
+        ("bare: a loop of inserts, a commit per 32 or 256", &mut || {
+            inserts(&bare, clients)
+        }),
+        ("claim", &mut claims),
+        ("claim and complete", &mut both),
+    ])
+}
+
+/// A table with as much in a row as a claim has, and the index that a claim has.
+fn bare(path: &Path) -> Connection {
+    let connection = Connection::open(path).expect("the file can be made");
+    connection
+        .execute_batch(
+            "PRAGMA journal_mode = wal;
+            PRAGMA synchronous = FULL;
+            CREATE TABLE bare (id BLOB PRIMARY KEY, claim_id BLOB, fingerprint BLOB, lease INTEGER) STRICT;",
+        )
+        .expect("SQLite makes a table");
+    connection
+}
+
+/// Inserts in one thread, as many to a commit as there are clients.
+fn inserts(connection: &Connection, batch: usize) -> f64 {
+    let mut insert = connection
+        .prepare("INSERT INTO bare VALUES (?1, ?2, ?3, ?4)")
+        .expect("the table is there");
+    let mut done = 0;
+    let started = Instant::now();
+    while started.elapsed() < ROUND {
+        connection.execute_batch("BEGIN IMMEDIATE").expect("nobody else writes");
+        for _ in 0..batch {
+            let (id, claim) = request(next());
+            let (claim_id, fingerprint) = (claim.claim_id.as_bytes(), claim.fingerprint.as_bytes());
+            insert
+                .execute((id.as_bytes(), claim_id, fingerprint, 1_800_000_000_000_i64))
+                .expect("a new row");
+            done += 1;
+        }
+        connection.execute_batch("COMMIT").expect("there is room");
+    }
+    per_second(done, started)
+}
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let path = env::temp_dir().join(format!("steadfast-bench-{}-{}", process::id(), next()));
+        fs::create_dir_all(&path).expect("a folder can be made");
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
