@@ -7,7 +7,8 @@
 //!                    wait for the answer  <.............................................../
 //! ```
 //!
-//! A client that leaves drops the left side. What it asked for goes on, and is there when it asks again.
+//! A client that leaves drops the left side. If the handler has begun by then it goes on, and its response is there when
+//! the client asks again.
 
 use std::error::Error;
 use std::fmt;
@@ -25,6 +26,7 @@ use tower_service::Service;
 use tracing::Instrument;
 
 use super::body::{Read, ResponseBody, Tail};
+use super::gate::Gate;
 use super::problem::Problem;
 use super::rules::{Rules, streams};
 use super::stored::{Head, Stored};
@@ -97,9 +99,10 @@ where
     if let Some(problem) = problem {
         return Ok(problem.response(&types));
     }
-    let once = called_from_here(once(rules, service, key, head, read.concat()));
+    let gate = Gate::default();
+    let once = called_from_here(once(rules, gate.clone(), service, key, head, read.concat()));
     let task = tokio::spawn(once.in_current_span());
-    match task.await {
+    match gate.wait(task).await {
         Ok(answered) => answered,
         Err(ended) => match ended.try_into_panic() {
             // Here it reaches whoever catches the panics of handlers.
@@ -116,6 +119,7 @@ where
 /// Has the request handled once for its key.
 async fn once<S, B, R>(
     rules: Arc<Rules>,
+    gate: Gate,
     service: S,
     key: Key,
     head: request::Parts,
@@ -129,7 +133,10 @@ where
     let policy = &rules.policy;
     let id = policy.id(&key);
     let fingerprint = rules.fingerprint(&head, &body);
-    let operation = |attempt| handle(&rules, service, head, body, attempt);
+    let operation = async |attempt| match gate.pass() {
+        true => handle(&rules, service, head, body, attempt).await,
+        false => left(&rules),
+    };
     let driven = policy.drive(id, fingerprint, operation, |handled| settle(&rules, id, handled));
     let problem = match driven.await {
         Ok(Driven::Ran { value, .. }) => return value.answered,
@@ -149,6 +156,15 @@ where
 struct Handled<R: Body, E> {
     answered: Answered<R, E>,
     disposition: Disposition,
+}
+
+/// What nobody sees: the client has left before the handler was begun.
+fn left<R: Body, E>(rules: &Rules) -> Handled<R, E> {
+    let retry_after = Duration::ZERO;
+    Handled {
+        answered: Ok(Problem::InProgress { retry_after }.response(&rules.problem_types)),
+        disposition: Disposition::Release,
+    }
 }
 
 /// Calls the handler, and reads its response where it is to be stored.

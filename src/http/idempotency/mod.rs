@@ -3,6 +3,7 @@
 mod body;
 mod fingerprint;
 mod future;
+mod gate;
 mod key;
 pub(super) mod layer;
 mod problem;

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod client;
+mod disconnects;
 mod keys;
 mod replays;
 mod secrets;

@@ -11,9 +11,6 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 use steadfast::idempotency::store::Status;
 use steadfast::{Key, http as presets};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use tokio::sync::Notify;
 
 use super::*;
 
@@ -127,51 +124,6 @@ async fn the_same_key_of_another_tenant_is_another_key() {
         .insert("x-tenant", HeaderValue::from_static("tenant-8"));
     let other = Answer::read(shop.client.execute(request).await.unwrap()).await;
     assert_eq!((other.text(), other.is_replay()), ("run 2", false));
-}
-
-/// Tells when it is dropped.
-struct Told(Arc<Notify>);
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        self.0.notify_one();
-    }
-}
-
-#[tokio::test]
-async fn a_client_that_disconnects_finds_the_response_when_it_comes_back() {
-    let (door, gone) = (Door::default(), Arc::new(Notify::new()));
-    let (at, told) = (door.clone(), Arc::clone(&gone));
-    let handler = post(async move || {
-        at.pass().await;
-        "paid"
-    });
-    let watch = axum::middleware::from_fn(move |request: Request, next: Next| {
-        let told = Told(Arc::clone(&told));
-        async move {
-            let response = next.run(request).await;
-            drop(told);
-            response
-        }
-    });
-    let policy = at_most_once().build().unwrap();
-    let router = Router::new().route("/pay", handler);
-    let router = router.layer(presets::idempotency(&policy, tenant)).layer(watch);
-    let shop = Shop::serve(policy, Arc::default(), router).await;
-
-    let mut connection = TcpStream::connect(shop.address).await.unwrap();
-    let request = "POST /pay HTTP/1.1\r\nhost: shop\r\nx-tenant: tenant-7\r\nidempotency-key: order-1\r\n\
-                   content-length: 6\r\n\r\n10 EUR";
-    connection.write_all(request.as_bytes()).await.unwrap();
-    door.knocked().await;
-    drop(connection);
-    gone.notified().await;
-    assert_eq!(shop.status("order-1").await, Some(Status::InProgress));
-    assert_eq!(shop.policy.in_flight(), 1);
-    door.open();
-    shop.settled().await;
-    let again = shop.post("order-1", "10 EUR").await;
-    assert_eq!((again.text(), again.is_replay()), ("paid", true));
 }
 
 #[tokio::test]
