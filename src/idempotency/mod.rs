@@ -42,5 +42,7 @@ pub(crate) use policy::Policy;
 pub use store::memory::{DEFAULT_MAX_RECORDS, MemoryStore};
 #[cfg(feature = "postgres")]
 pub use store::postgres::PostgresStore;
+#[cfg(feature = "redis")]
+pub use store::redis::{DEFAULT_REDIS_PREFIX, RedisStore};
 #[cfg(feature = "sqlite")]
 pub use store::sqlite::SqliteStore;

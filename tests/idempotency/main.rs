@@ -17,5 +17,6 @@ mod leases;
 mod postgres;
 mod shared;
 mod sqlite;
+mod redis;
 mod support;
 mod tower;

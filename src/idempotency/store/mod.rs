@@ -3,6 +3,8 @@
 pub(super) mod memory;
 #[cfg(feature = "postgres")]
 pub(super) mod postgres;
+#[cfg(feature = "redis")]
+pub(super) mod redis;
 pub(super) mod shared;
 #[cfg(feature = "sqlite")]
 pub(super) mod sqlite;
