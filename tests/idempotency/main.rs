@@ -9,6 +9,7 @@
 )]
 
 mod conformance;
+mod defects;
 mod driver;
 mod duplicates;
 mod http;

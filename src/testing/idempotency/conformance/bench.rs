@@ -21,6 +21,12 @@ pub(super) struct Broken(String);
 
 pub(super) type Check = Result<(), Broken>;
 
+impl Broken {
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -32,7 +38,8 @@ impl From<StorageError> for Broken {
         let mut text = format!("the store failed as {:?}: {error}", error.kind());
         let mut source = std::error::Error::source(&error);
         while let Some(error) = source {
-            text += &format!(": {error}");
+            text.push_str(": ");
+            text.push_str(&error.to_string());
             source = error.source();
         }
         Self(text)

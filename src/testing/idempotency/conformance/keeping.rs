@@ -215,8 +215,16 @@ pub(super) async fn the_interrupted_are_counted(bench: &Bench) -> Check {
     same("two fewer", &store.count_interrupted().await?, &before)
 }
 
-pub(super) async fn every_handle_says_the_same_durability(bench: &Bench) -> Check {
+pub(super) async fn every_handle_is_on_the_same_store(bench: &Bench) -> Check {
+    let id = fresh_id();
+    bench.own(id, &claim()).await?;
     for handle in &bench.handles {
+        let inspected = handle.inspect(id).await?.map(|inspected| inspected.status());
+        same(
+            "what one sees of another's claim",
+            &inspected,
+            &Some(Status::InProgress),
+        )?;
         same("durability", &handle.durability(), &bench.store.durability())?;
     }
     Ok(())
