@@ -113,6 +113,11 @@ impl History {
         self.random.below(n) == 0
     }
 
+    /// At once, or in an hour, as what is kept is the more interesting.
+    fn kept(&mut self) -> Duration {
+        if self.one_in(4) { Duration::ZERO } else { HOUR }
+    }
+
     /// At once or in an hour.
     fn time(&mut self) -> Duration {
         if self.one_in(2) { Duration::ZERO } else { HOUR }
@@ -136,38 +141,41 @@ impl History {
         let store = self.stores[usize::from(self.one_in(2))].clone();
         let client = (0..CLIENTS).find(|_| self.one_in(2)).unwrap_or(0);
         let owner = self.owner(client);
-        match self.random.below(24) {
-            0..=7 => self.claim(&store, client).await?,
-            8..=11 => {
+        // Closed keys are opened again soon, as they answer everything alike.
+        let closed = matches!(self.model, Some(Record::Cancelled { .. })) && self.one_in(3);
+        let drawn = if closed { 30 } else { self.random.below(32) };
+        match drawn {
+            0..=12 => self.claim(&store, client).await?,
+            13..=16 => {
                 let (outcome, retention) = (self.value(), self.time());
                 let got = store.complete(self.id, &owner, &outcome, retention).await?;
                 let step = Record::complete(self.model.as_ref(), &owner, &outcome, retention, self.now);
                 agree("complete", &got, &self.write(step))?;
             }
-            12..=14 => {
+            17..=19 => {
                 let lease = self.time();
                 let note = if self.one_in(2) { Some(self.value()) } else { None };
                 let got = store.renew(self.id, &owner, lease, note.as_ref()).await?;
                 let step = Record::renew(self.model.as_ref(), &owner, lease, note.as_ref(), self.now);
                 agree("renew", &got, &self.write(step))?;
             }
-            15..=16 => {
+            20..=23 => {
                 let got = store.release(self.id, &owner).await?;
                 let step = Record::release(self.model.as_ref(), &owner, self.now);
                 agree("release", &got, &self.write(step))?;
             }
-            17..=18 => {
+            24..=26 => {
                 let got = store.interrupt(self.id, &owner).await?;
                 let step = Record::interrupt(self.model.as_ref(), &owner, self.now);
                 agree("interrupt", &got, &self.write(step))?;
             }
-            19 => {
+            27 => {
                 let got = store.cancel(self.id).await?;
                 let step = Record::cancel(self.model.as_ref(), self.now);
                 let expected = timeless_cancellation(self.write(step));
                 agree("cancel", &timeless_cancellation(got), &expected)?;
             }
-            20 => {
+            28 => {
                 let resolution = if self.one_in(2) {
                     Resolution::NotExecuted
                 } else {
@@ -178,7 +186,7 @@ impl History {
                 let step = Record::resolve(self.model.as_ref(), &resolution, self.now);
                 agree("resolve", &got, &self.write(step))?;
             }
-            21..=22 => {
+            29..=30 => {
                 let got = store.forget(self.id).await?;
                 let step = Record::forget(self.model.as_ref(), self.now);
                 agree("forget", &got, &self.write(step))?;
@@ -201,9 +209,9 @@ impl History {
 
     async fn claim(&mut self, store: &SharedStore, client: usize) -> Check {
         if self.one_in(2) {
-            let mode = match self.random.below(3) {
+            let mode = match self.random.below(5) {
                 0 => Mode::AtMostOnce,
-                _ => Mode::AtLeastOnce { retention: self.time() },
+                _ => Mode::AtLeastOnce { retention: self.kept() },
             };
             let another = Claim {
                 fingerprint: request(if self.one_in(6) { 2 } else { 1 }),
