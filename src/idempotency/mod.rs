@@ -16,6 +16,8 @@ mod flight;
 mod layer;
 mod operator;
 mod policy;
+#[cfg(feature = "postgres")]
+mod postgres_tx;
 mod record;
 #[cfg(feature = "sqlite")]
 mod sqlite_tx;

@@ -17,6 +17,7 @@ mod kill_sqlite;
 mod leases;
 mod postgres;
 mod redis;
+mod postgres_tx;
 mod shared;
 mod sqlite;
 mod support;

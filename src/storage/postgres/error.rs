@@ -27,15 +27,24 @@ impl fmt::Debug for ServerError {
 
 impl std::error::Error for ServerError {}
 
-pub(super) fn storage_error(error: tokio_postgres::Error) -> StorageError {
+/// What the error means, without what it says about rows.
+pub(crate) fn describe(error: &tokio_postgres::Error) -> StorageError {
     let Some(server) = error.as_db_error() else {
-        return StorageError::new(Kind::Unavailable, "PostgreSQL cannot be reached").with_source(error);
+        return StorageError::new(Kind::Unavailable, "PostgreSQL cannot be reached");
     };
     let (kind, what) = judge(server.code());
     StorageError::new(kind, what).with_source(ServerError {
         code: server.code().clone(),
         message: server.message().to_owned(),
     })
+}
+
+pub(super) fn storage_error(error: tokio_postgres::Error) -> StorageError {
+    let described = describe(&error);
+    if error.as_db_error().is_some() {
+        return described;
+    }
+    described.with_source(error)
 }
 
 pub(super) fn pool_error(error: PoolError) -> StorageError {
@@ -120,7 +129,12 @@ impl Again {
 }
 
 /// Somebody else's transaction holds the row, and did not end in time.
-pub(crate) fn is_lock_timeout(error: &StorageError) -> bool {
+pub(crate) fn is_lock_timeout(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+}
+
+/// The same, of an error that was described.
+pub(crate) fn was_lock_timeout(error: &StorageError) -> bool {
     let source = std::error::Error::source(error);
     let server = source.and_then(|source| source.downcast_ref::<ServerError>());
     server.is_some_and(|server| server.code == SqlState::LOCK_NOT_AVAILABLE)

@@ -7,6 +7,6 @@ mod error;
 mod handle;
 mod migrate;
 
-pub(crate) use error::is_lock_timeout;
+pub(crate) use error::{describe, is_lock_timeout, was_lock_timeout};
 pub(crate) use handle::Param;
 pub use handle::PostgresStorage;

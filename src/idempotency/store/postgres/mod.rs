@@ -14,7 +14,7 @@ use super::super::record::{
 };
 use super::{Durability, Inspected, Store};
 use crate::KeyId;
-use crate::storage::postgres::{Param, is_lock_timeout};
+use crate::storage::postgres::{Param, was_lock_timeout};
 use crate::storage::{Migration, PostgresStorage, StorageError, StorageErrorKind};
 use row::microseconds;
 
@@ -22,7 +22,7 @@ const MIGRATIONS: &[Migration] = &[Migration::new("idempotency", 1, include_str!
 
 /// How often a statement without an answer is run: each time somebody else has changed the record meanwhile, so few are
 /// ever needed.
-const MAX_ROUNDS: usize = 16;
+pub(in crate::idempotency) const MAX_ROUNDS: usize = 16;
 /// What a caller is told of a lease that somebody's open transaction hides: until when it lasts, nobody can see.
 const HIDDEN_LEASE: Duration = Duration::from_secs(1);
 
@@ -117,26 +117,30 @@ fn number(row: &Row) -> Result<Option<i16>, StorageError> {
 }
 
 /// Bytes of a hash or a number, whose length is part of their type.
-fn bytes<const N: usize>(bytes: &[u8; N]) -> &[u8] {
+pub(in crate::idempotency) fn bytes<const N: usize>(bytes: &[u8; N]) -> &[u8] {
     bytes
+}
+
+/// How long an interrupted record is kept; `None` for ever.
+pub(in crate::idempotency) fn retention(mode: Mode) -> Option<i64> {
+    match mode {
+        Mode::AtLeastOnce { retention } => Some(microseconds(retention)),
+        Mode::AtMostOnce => None,
+    }
 }
 
 impl Store for PostgresStore {
     async fn claim(&self, id: KeyId, claim: &Claim) -> Result<Claimed, StorageError> {
-        let retention = match claim.mode {
-            Mode::AtLeastOnce { retention } => Some(microseconds(retention)),
-            Mode::AtMostOnce => None,
-        };
         let params: [Param<'_>; 5] = [
             (&bytes(id.as_bytes()), Type::BYTEA),
             (&bytes(claim.claim_id.as_bytes()), Type::BYTEA),
             (&bytes(claim.fingerprint.as_bytes()), Type::BYTEA),
             (&microseconds(claim.lease), Type::INT8),
-            (&retention, Type::INT8),
+            (&retention(claim.mode), Type::INT8),
         ];
         let answer = self.ask(&sql::CLAIM, &params, |row| row::claimed(row, claim)).await;
         match answer {
-            Err(error) if is_lock_timeout(&error) => Ok(Claimed::InProgress {
+            Err(error) if was_lock_timeout(&error) => Ok(Claimed::InProgress {
                 lease_left: HIDDEN_LEASE,
             }),
             answer => answer,
@@ -203,7 +207,7 @@ impl Store for PostgresStore {
     }
 
     async fn resolve(&self, id: KeyId, resolution: &Resolution) -> Result<Resolved, StorageError> {
-        let id = (&bytes(id.as_bytes()) as _, Type::BYTEA);
+        let id: Param<'_> = (&bytes(id.as_bytes()), Type::BYTEA);
         let resolved = match resolution {
             Resolution::NotExecuted => self.done(&sql::RESOLVE_NOT_EXECUTED, &[id]).await?,
             Resolution::Completed { outcome, retention } => {

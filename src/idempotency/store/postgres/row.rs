@@ -63,6 +63,11 @@ pub(in crate::idempotency) fn claimed(row: &Row, claim: &Claim) -> Result<Option
     }))
 }
 
+/// The transaction in which a key was claimed.
+pub(in crate::idempotency) fn transaction_id(row: &Row) -> Result<i64, StorageError> {
+    get(row, 7)
+}
+
 pub(super) fn cancellation(row: &Row) -> Result<Cancellation, StorageError> {
     Ok(match get::<i16>(row, 0)? {
         IN_PROGRESS => Cancellation::InProgress {

@@ -83,10 +83,12 @@ fn claim(settings: &str) -> String {
 /// left, checkpoint, outcome.
 pub(super) static CLAIM: Sql = LazyLock::new(|| claim(SETTINGS) + " FROM answer");
 
-/// `$6` for how long to wait. Answers as [`CLAIM`] does, always with a row: of NULLs for no answer.
+/// `$6` for how long to wait. Answers as [`CLAIM`] does, always with a row: of NULLs for no answer; and with the transaction,
+/// if there is something to commit in it.
 pub(in crate::idempotency) static CLAIM_IN_TX: Sql = LazyLock::new(|| {
-    let put_back = ", set_config('lock_timeout', lock_timeout, true) FROM before LEFT JOIN answer ON true";
-    claim(SETTINGS_IN_TX) + put_back
+    claim(SETTINGS_IN_TX)
+        + ", txid_current_if_assigned(), set_config('lock_timeout', lock_timeout, true)
+        FROM before LEFT JOIN answer ON true"
 });
 
 /// `$1` id, `$2` claim id, `$3` fence, `$4` attempt, `$5` fingerprint, `$6` outcome, `$7` retention. Answers: 1 applied,
@@ -115,17 +117,23 @@ pub(super) static COMPLETE: Sql = LazyLock::new(|| {
     )
 });
 
-/// `$1` id, `$2` claim id, `$3` outcome, `$4` retention. Answers: a row, unless something else in the user's transaction
-/// has changed the record.
+/// The claim `$2` has the record, and was made in this transaction.
+const HELD_IN_TX: &str = "(r.state = 1 AND r.claim_id = $2 AND txid_current_if_assigned() = $3)";
+
+/// `$1` id, `$2` claim id, `$3` transaction, `$4` outcome, `$5` retention. Answers: a row where it is completed.
 pub(in crate::idempotency) static COMPLETE_IN_TX: Sql = LazyLock::new(|| {
     format!(
         "UPDATE steadfast.idempotency r SET
             state = 2, lease_until = NULL, checkpoint = NULL,
-            expires_at = statement_timestamp() + $4 * {MICROSECOND}, outcome = $3
-        WHERE r.id = $1 AND {HELD}
+            expires_at = statement_timestamp() + $5 * {MICROSECOND}, outcome = $4
+        WHERE r.id = $1 AND {HELD_IN_TX}
         RETURNING 1::smallint"
     )
 });
+
+/// `$1` id, `$2` claim id, `$3` transaction.
+pub(in crate::idempotency) static RELEASE_IN_TX: Sql =
+    LazyLock::new(|| format!("DELETE FROM steadfast.idempotency r WHERE r.id = $1 AND {HELD_IN_TX} AND r.attempt = 1"));
 
 /// `$1` id, `$2` claim id, `$3` lease, `$4` checkpoint. Answers: a row where it is renewed.
 pub(super) static RENEW: Sql = LazyLock::new(|| {
