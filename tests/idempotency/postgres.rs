@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -15,7 +15,9 @@ use steadfast::idempotency::store::{
 };
 use steadfast::idempotency::{Fingerprint, PostgresStore};
 use steadfast::storage::{PostgresStorage, StorageErrorKind};
+use steadfast::testing::idempotency::conformance;
 use tokio::runtime::Runtime;
+use tokio::time::Instant;
 
 use crate::support::postgres::Database;
 
@@ -53,8 +55,6 @@ fn owned(claimed: Claimed) -> Owner {
 async fn in_progress(store: &PostgresStore, id: KeyId, number: u8) -> Owner {
     owned(store.claim(id, &claim_by(number, HOUR)).await.unwrap())
 }
-
-// ---- the record machine
 
 #[derive(Clone, Debug)]
 enum Operation {
@@ -343,7 +343,28 @@ async fn interrupted_operations_are_listed_by_key_and_counted() {
     assert_eq!(listed, interrupted);
 }
 
-// ---- many at once
+/// Each handle has a pool of its own, as another process has.
+async fn conforms(database: &Database) -> usize {
+    drop(database.store(1).await);
+    let open = || async { PostgresStore::new(&PostgresStorage::new(database.pool(8))) };
+    conformance(open).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_postgres_store_conforms() {
+    let Some(database) = Database::new("conformance").await else {
+        return;
+    };
+    println!("figure: conformance cases, PostgreSQL: {}", conforms(&database).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_postgres_store_conforms_behind_pgbouncer() {
+    let Some(database) = Database::behind_pgbouncer("conformance_pgbouncer").await else {
+        return;
+    };
+    println!("figure: conformance cases, PgBouncer: {}", conforms(&database).await);
+}
 
 /// `clients` claim the same key at the same time; how many own it, and what the others are told.
 async fn race(store: &PostgresStore, id: KeyId, clients: u8, lease: Duration) -> (Vec<Owner>, Vec<Claimed>) {
@@ -585,8 +606,6 @@ async fn a_purge_with_nothing_to_do_reads_an_index_and_no_row() {
     assert_eq!(after.get::<_, i64>(0), before.get::<_, i64>(0), "the table was read");
     assert_eq!(after.get::<_, i64>(1), before.get::<_, i64>(1), "rows were fetched");
 }
-
-// ---- what goes wrong
 
 #[tokio::test]
 async fn tables_that_are_missing_are_an_error_that_names_migrate() {

@@ -1,7 +1,7 @@
 //! Effect and record in one transaction on PostgreSQL.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::join_all;
@@ -9,6 +9,7 @@ use steadfast::idempotency::store::{Status, Store};
 use steadfast::idempotency::{Idempotency, PostgresStore};
 use steadfast::storage::tokio_postgres::{self, Client, Transaction, error::SqlState};
 use steadfast::{Key, Rejected, RejectedKind};
+use tokio::time::Instant;
 
 use crate::support::postgres::Database;
 
