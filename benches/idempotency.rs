@@ -133,7 +133,7 @@ async fn claim_and_complete(store: &impl Store, n: u64) {
     let (id, claim) = request(n);
     let claimed = store.claim(id, &claim).await.expect("the store answers");
     let Claimed::Owned { owner, .. } = claimed else {
-        panic!("the key is new");
+        unreachable!("the key is new");
     };
     let outcome = Bytes::from_static(b"\x01\x00{\"receipt\":\"1234\"}");
     let completed = store.complete(id, &owner, &outcome, HOUR).await;

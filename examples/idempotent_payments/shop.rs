@@ -10,7 +10,7 @@ use axum::routing::post;
 use axum::{Extension, Router};
 use steadfast::http;
 use steadfast::idempotency::store::{SharedStore, Store};
-use steadfast::idempotency::{Attempt, Idempotency, SqliteStore};
+use steadfast::idempotency::{Attempt, Idempotency, PostgresStore, RedisStore, SqliteStore};
 use tokio::net::TcpListener;
 
 #[derive(Clone)]
@@ -66,6 +66,12 @@ fn account(headers: &HeaderMap) -> Option<String> {
 
 async fn open(store: &str) -> Result<SharedStore, Box<dyn Error>> {
     Ok(match store.split(':').next() {
+        Some("postgres" | "postgresql") => {
+            let store = PostgresStore::connect(store).await?;
+            store.migrate().await?;
+            store.shared()
+        }
+        Some("redis" | "rediss") => RedisStore::connect(store).await?.shared(),
         _ => {
             let store = SqliteStore::open(store).await?;
             store.migrate().await?;

@@ -3,8 +3,6 @@
 use steadfast::idempotency::{MemoryStore, SqliteStore};
 use steadfast::testing::idempotency::{Faulty, conformance};
 
-use crate::support::postgres::Database;
-
 fn passed(store: &str, cases: usize) {
     println!("figure: conformance cases, {store}: {cases}");
 }
@@ -37,21 +35,4 @@ async fn the_sqlite_store_conforms() {
     let cases = conformance(|| async { SqliteStore::open(&path).await.unwrap() }).await;
     passed("SQLite", cases);
     std::fs::remove_dir_all(folder).unwrap();
-}
-
-/// Each handle has a pool of its own.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_postgres_store_conforms() {
-    let Some(database) = Database::new("conformance").await else {
-        return;
-    };
-    passed("PostgreSQL", conformance(|| database.store(3)).await);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_postgres_store_conforms_behind_pgbouncer() {
-    let Some(database) = Database::behind_pgbouncer("conformance_pgbouncer").await else {
-        return;
-    };
-    passed("PostgreSQL, PgBouncer", conformance(|| database.store(3)).await);
 }

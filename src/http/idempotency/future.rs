@@ -133,9 +133,12 @@ where
     let policy = &rules.policy;
     let id = policy.id(&key);
     let fingerprint = rules.fingerprint(&head, &body);
-    let operation = async |attempt| match gate.pass() {
-        true => handle(&rules, service, head, body, attempt).await,
-        false => left(&rules),
+    let operation = async |attempt| {
+        if gate.pass() {
+            handle(&rules, service, head, body, attempt).await
+        } else {
+            left(&rules)
+        }
     };
     let driven = policy.drive(id, fingerprint, operation, |handled| settle(&rules, id, handled));
     let problem = match driven.await {
