@@ -46,7 +46,9 @@ fn keys() -> IdempotencyBuilder {
 }
 
 /// Each request is under a key of its own.
-fn once<D>(policy: Idempotency<D>) -> IdempotencyLayer<(), impl Fn(&()) -> Option<(Key, Fingerprint)> + Clone, D> {
+fn once<D>(
+    policy: &Idempotency<D>,
+) -> IdempotencyLayer<(), impl Fn(&()) -> Option<(Key, Fingerprint)> + Clone + use<D>, D> {
     let requests = Arc::new(AtomicU64::new(0));
     policy.layer_by(move |()| {
         let key = requests.fetch_add(1, Ordering::Relaxed).to_be_bytes();
@@ -102,7 +104,7 @@ macro_rules! for_each_layer {
         with!("bulkhead", bulkhead());
         with!("bulkhead by weight", bulkhead().weighted(|()| NonZeroU32::MIN));
         with!("bulkheads by key", bulkheads().layer_by_ref(|request: &()| request));
-        with!("idempotency", once(keys().build().unwrap()));
+        with!("idempotency", once(&keys().build().unwrap()));
         with!("fallback to a value", Fallback::value(1));
         with!(
             "fallback to a function",
@@ -215,7 +217,7 @@ macro_rules! for_each_boxed_layer {
             tolerant().boxed_errors().keyed().build().unwrap().layer_by(|()| 1_u8)
         );
         with!("bulkheads by key", bulkheads().layer_by_ref(|request: &()| request));
-        with!("idempotency", once(keys().boxed_errors().build().unwrap()));
+        with!("idempotency", once(&keys().boxed_errors().build().unwrap()));
         with!("fallback", Fallback::builder().boxed_errors().value(1));
     }};
 }

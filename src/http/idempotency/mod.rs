@@ -1,4 +1,4 @@
-//! One effect per `Idempotency-Key`, for HTTP servers.
+#![doc = include_str!("../../../docs/idempotency_http.md")]
 
 mod body;
 mod fingerprint;

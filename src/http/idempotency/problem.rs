@@ -206,6 +206,12 @@ mod tests {
                 Some("1"),
             ),
         ] {
+            // The type of a problem is an address on that page.
+            let page = include_str!("../../../docs/idempotency_http.md");
+            assert!(
+                page.contains(&format!("| {status} | <span id=\"{slug}\">`{slug}`</span> |")),
+                "{slug}"
+            );
             let response: Response<ResponseBody<Full<Bytes>>> = problem.response("urn:");
             assert_eq!(response.status(), status, "{slug}");
             let header = response.headers().get(RETRY_AFTER);

@@ -117,3 +117,23 @@ pub(super) fn streams(head: &response::Parts) -> bool {
         || head.extensions.get::<Streaming>().is_some()
         || media_type.is_some_and(|media_type| media_type.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_lists_the_statuses_that_the_code_does() {
+        let page = include_str!("../../../docs/idempotency_http.md");
+        let list = |statuses: &[StatusCode]| {
+            let statuses = statuses.iter().map(StatusCode::as_str);
+            statuses.collect::<Vec<_>>().join(", ")
+        };
+        assert!(page.contains(&format!(
+            "| {} | the key is free again | stored |",
+            list(&BEFORE_THE_HANDLER)
+        )));
+        let again = list(&TRY_AGAIN);
+        assert!(page.contains(&format!("| {again}, 500 and above | interrupted | interrupted |")));
+    }
+}

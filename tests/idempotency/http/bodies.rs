@@ -93,9 +93,10 @@ async fn a_response_over_the_limit_passes_and_is_never_run_again() {
     const PART: &str = "0123456789012345678901234567890123456789";
     for told in [true, false] {
         let shop = Shop::open(small(), move |_| {
-            std::future::ready(match told {
-                true => respond(200, PART.repeat(3)),
-                false => respond(200, chunked([Ok(PART), Ok(PART), Ok(PART)])),
+            std::future::ready(if told {
+                respond(200, PART.repeat(3))
+            } else {
+                respond(200, chunked([Ok(PART), Ok(PART), Ok(PART)]))
             })
         })
         .await;

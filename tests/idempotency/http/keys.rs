@@ -101,3 +101,22 @@ async fn the_types_of_problems_can_be_ones_own() {
     let document: serde_json::Value = serde_json::from_str(answer.text()).unwrap();
     assert_eq!(document["type"], "https://shop.example/problems/key-missing");
 }
+
+#[test]
+fn the_defaults_are_the_documented_ones() {
+    use presets::idempotency::{DEFAULT_PROBLEM_TYPES, DEFAULT_REQUEST_LIMIT};
+
+    let mebibytes = |bytes: usize| format!("{} MiB", bytes / 1024 / 1024);
+    let page = include_str!("../../../docs/idempotency_http.md");
+    let layer = include_str!("../../../src/http/idempotency/layer.rs");
+    let request = mebibytes(DEFAULT_REQUEST_LIMIT);
+    let outcome = mebibytes(steadfast::idempotency::DEFAULT_MAX_OUTCOME);
+    for (text, line) in [
+        (page, format!("| `request_limit` | {request} |")),
+        (page, format!("| longest response that is stored | {outcome} |")),
+        (layer, format!("refused with 413. Default: {request}.")),
+    ] {
+        assert!(text.contains(&line), "no longer written: {line}");
+    }
+    assert!(DEFAULT_PROBLEM_TYPES.ends_with("/steadfast/http/idempotency/#"));
+}

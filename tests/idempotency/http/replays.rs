@@ -15,7 +15,8 @@ use steadfast::{Key, http as presets};
 use super::*;
 
 fn receipt(call: Call) -> std::future::Ready<Response> {
-    let mut response = respond(201, format!("receipt {} for {:?}\u{20AC}", call.run, call.body));
+    let Call { run, body, .. } = call;
+    let mut response = respond(201, format!("receipt {run} for {body:?}\u{20AC}"));
     let headers = response.headers_mut();
     for (name, value) in [
         ("link", b"</a>; rel=a".as_slice()),
