@@ -47,8 +47,11 @@ pub enum Fault {
     ReplyLost,
     /// It fails as this kind, and was not carried out.
     Refused(StorageErrorKind),
-    /// It is carried out this much later.
+    /// It is carried out this much later, unless the caller has gone by then.
     RequestDelayed(Duration),
+    /// It fails as [`Unavailable`](StorageErrorKind::Unavailable) at once, and is carried out this much later: after what
+    /// was sent in the meantime.
+    RequestLate(Duration),
     /// It is carried out, and answers this much later.
     ReplyDelayed(Duration),
     /// It never answers, and is not carried out.
@@ -166,8 +169,14 @@ impl<S: Store> Faulty<S> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn call<A>(&self, call: Call, carry_out: impl Future<Output = Result<A, StorageError>>) -> Answer<A> {
+    async fn call<A, F, Fut>(&self, call: Call, carry_out: F) -> Answer<A>
+    where
+        A: Send + 'static,
+        F: FnOnce(Arc<S>) -> Fut,
+        Fut: Future<Output = Answer<A>> + Send + 'static,
+    {
         let fault = self.state().next(call);
+        let carry_out = carry_out(Arc::clone(&self.store));
         match fault {
             None => carry_out.await,
             Some(Fault::RequestLost) => Err(lost("the request was lost")),
@@ -179,6 +188,13 @@ impl<S: Store> Faulty<S> {
             Some(Fault::RequestDelayed(delay)) => {
                 sleep(delay).await;
                 carry_out.await
+            }
+            Some(Fault::RequestLate(delay)) => {
+                tokio::spawn(async move {
+                    sleep(delay).await;
+                    carry_out.await
+                });
+                Err(lost("the request is late"))
             }
             Some(Fault::ReplyDelayed(delay)) => {
                 let answer = carry_out.await;
@@ -223,54 +239,83 @@ impl Chance {
 
 impl<S: Store> Store for Faulty<S> {
     async fn claim(&self, id: KeyId, claim: &Claim) -> Answer<Claimed> {
-        self.call(Call::Claim, self.store.claim(id, claim)).await
+        let claim = *claim;
+        self.call(Call::Claim, |store| async move { store.claim(id, &claim).await })
+            .await
     }
 
     async fn complete(&self, id: KeyId, owner: &Owner, outcome: &Bytes, retention: Duration) -> Answer<Completed> {
-        let complete = self.store.complete(id, owner, outcome, retention);
-        self.call(Call::Complete, complete).await
+        let (owner, outcome) = (*owner, outcome.clone());
+        self.call(Call::Complete, |store| async move {
+            store.complete(id, &owner, &outcome, retention).await
+        })
+        .await
     }
 
     async fn renew(&self, id: KeyId, owner: &Owner, lease: Duration, checkpoint: Option<&Bytes>) -> Answer<Renewed> {
-        let renew = self.store.renew(id, owner, lease, checkpoint);
-        self.call(Call::Renew, renew).await
+        let (owner, checkpoint) = (*owner, checkpoint.cloned());
+        self.call(Call::Renew, |store| async move {
+            store.renew(id, &owner, lease, checkpoint.as_ref()).await
+        })
+        .await
     }
 
     async fn release(&self, id: KeyId, owner: &Owner) -> Answer<Ended> {
-        self.call(Call::Release, self.store.release(id, owner)).await
+        let owner = *owner;
+        self.call(Call::Release, |store| async move { store.release(id, &owner).await })
+            .await
     }
 
     async fn interrupt(&self, id: KeyId, owner: &Owner) -> Answer<Ended> {
-        self.call(Call::Interrupt, self.store.interrupt(id, owner)).await
+        let owner = *owner;
+        self.call(
+            Call::Interrupt,
+            |store| async move { store.interrupt(id, &owner).await },
+        )
+        .await
     }
 
     async fn cancel(&self, id: KeyId) -> Answer<Cancellation> {
-        self.call(Call::Cancel, self.store.cancel(id)).await
+        self.call(Call::Cancel, |store| async move { store.cancel(id).await })
+            .await
     }
 
     async fn resolve(&self, id: KeyId, resolution: &Resolution) -> Answer<Resolved> {
-        self.call(Call::Resolve, self.store.resolve(id, resolution)).await
+        let resolution = resolution.clone();
+        self.call(
+            Call::Resolve,
+            |store| async move { store.resolve(id, &resolution).await },
+        )
+        .await
     }
 
     async fn forget(&self, id: KeyId) -> Answer<Forgotten> {
-        self.call(Call::Forget, self.store.forget(id)).await
+        self.call(Call::Forget, |store| async move { store.forget(id).await })
+            .await
     }
 
     async fn inspect(&self, id: KeyId) -> Answer<Option<Inspected>> {
-        self.call(Call::Inspect, self.store.inspect(id)).await
+        self.call(Call::Inspect, |store| async move { store.inspect(id).await })
+            .await
     }
 
     async fn list_interrupted(&self, after: Option<KeyId>, limit: usize) -> Answer<Vec<(KeyId, Inspected)>> {
-        let list = self.store.list_interrupted(after, limit);
-        self.call(Call::ListInterrupted, list).await
+        self.call(Call::ListInterrupted, |store| async move {
+            store.list_interrupted(after, limit).await
+        })
+        .await
     }
 
     async fn count_interrupted(&self) -> Answer<u64> {
-        self.call(Call::CountInterrupted, self.store.count_interrupted()).await
+        self.call(Call::CountInterrupted, |store| async move {
+            store.count_interrupted().await
+        })
+        .await
     }
 
     async fn purge(&self, limit: usize) -> Answer<u64> {
-        self.call(Call::Purge, self.store.purge(limit)).await
+        self.call(Call::Purge, |store| async move { store.purge(limit).await })
+            .await
     }
 
     fn durability(&self) -> Durability {
