@@ -180,6 +180,7 @@ fn bare(path: &Path) -> Connection {
         .execute_batch(
             "PRAGMA journal_mode = wal;
             PRAGMA synchronous = FULL;
+            PRAGMA cache_size = -16384;
             CREATE TABLE bare (id BLOB PRIMARY KEY, claim_id BLOB, fingerprint BLOB, lease INTEGER) STRICT;",
         )
         .expect("SQLite makes a table");

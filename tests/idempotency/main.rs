@@ -21,5 +21,6 @@ mod postgres_tx;
 mod redis;
 mod shared;
 mod sqlite;
+mod sqlite_tx;
 mod support;
 mod tower;

@@ -261,7 +261,7 @@ fn the_released_steps_of_the_schema_are_pinned() {
         .iter()
         .map(|step| (step.component(), step.version(), step.checksum()))
         .collect();
-    let pinned = "PINNED";
+    let pinned = "cf63f74d4a019949718143475268e04c9fb395a3d9b9ec340c2c35ede432ec95";
     assert_eq!(steps, [("idempotency", 1, pinned.to_owned())]);
 }
 
@@ -370,14 +370,6 @@ async fn purging_lets_others_in_between_and_keeps_what_is_alive() {
         .query_row("SELECT count(*) FROM steadfast_idempotency", [], |row| row.get(0))
         .unwrap();
     assert_eq!(left, 4);
-    let plan: String = connection
-        .query_row(
-            "EXPLAIN QUERY PLAN SELECT rowid FROM steadfast_idempotency WHERE expires_at <= 1 ORDER BY expires_at LIMIT 1",
-            [],
-            |row| row.get(3),
-        )
-        .unwrap();
-    assert!(plan.contains("steadfast_idempotency_expiring"), "{plan}");
 }
 
 #[tokio::test]

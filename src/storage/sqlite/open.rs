@@ -14,6 +14,9 @@ const MIN_VERSION: i32 = 3_037_000;
 /// How many statements are kept prepared: more than this crate has.
 const STATEMENTS: usize = 64;
 
+/// How much of the file is kept in memory: keys are hashes, so every write is somewhere else.
+const CACHE_KIB: i64 = 16 * 1_024;
+
 pub(super) fn open(path: &Path, busy_timeout: Duration, relaxed: bool) -> Result<Connection, StorageError> {
     let version = rusqlite::version_number();
     if version < MIN_VERSION {
@@ -38,6 +41,7 @@ fn settle(path: &Path, busy_timeout: Duration, relaxed: bool) -> Result<Connecti
         return Err(refused(what).into());
     }
     connection.pragma_update(None, "synchronous", if relaxed { "NORMAL" } else { "FULL" })?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     // A schema that somebody else has written to is not to run functions.
     connection.pragma_update(None, "trusted_schema", false)?;
     Ok(connection)

@@ -23,6 +23,8 @@ pub(super) struct Queue {
 struct Lanes {
     urgent: VecDeque<Waiting>,
     normal: VecDeque<Waiting>,
+    /// The writer is to be woken when so many wait; 0 while it works.
+    awaited: usize,
     closed: bool,
 }
 
@@ -58,14 +60,14 @@ impl Queue {
         }
         permit.forget();
         let waiting = Waiting { job, since: now() };
-        let was_empty = lanes.is_empty();
         if urgent {
             lanes.urgent.push_back(waiting);
         } else {
             lanes.normal.push_back(waiting);
         }
+        let awaited = lanes.len() == lanes.awaited;
         drop(lanes);
-        if was_empty {
+        if awaited {
             self.arrived.notify_one();
         }
         Ok(())
@@ -81,8 +83,28 @@ impl Queue {
             if lanes.closed {
                 return None;
             }
+            lanes.awaited = 1;
             lanes = self.arrived.wait(lanes).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Blocks until `count` jobs wait, and for no longer than `patience`.
+    pub(super) fn gather(&self, count: usize, patience: Duration) {
+        let deadline = now() + patience;
+        let mut lanes = self.lock();
+        while lanes.len() < count && !lanes.closed {
+            let left = deadline.saturating_duration_since(now());
+            if left.is_zero() {
+                break;
+            }
+            lanes.awaited = count;
+            let (woken, _) = self
+                .arrived
+                .wait_timeout(lanes, left)
+                .unwrap_or_else(PoisonError::into_inner);
+            lanes = woken;
+        }
+        lanes.awaited = 0;
     }
 
     /// Takes at most `limit` jobs, urgent ones first.
@@ -132,8 +154,8 @@ impl Queue {
 }
 
 impl Lanes {
-    fn is_empty(&self) -> bool {
-        self.urgent.is_empty() && self.normal.is_empty()
+    fn len(&self) -> usize {
+        self.urgent.len() + self.normal.len()
     }
 
     fn oldest(&self) -> Option<Instant> {
@@ -144,6 +166,6 @@ impl Lanes {
 
 /// The time outside: a file is busy by that, also where a test has paused tokio's.
 #[allow(clippy::disallowed_methods, reason = "it measures a wait of a real file")]
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     Instant::now()
 }

@@ -8,12 +8,16 @@ use rusqlite::Connection;
 use super::clock::Clock;
 use super::error::{Failure, is_busy};
 use super::job::{Job, Turn};
-use super::queue::Queue;
+use super::queue::{Queue, now};
 use crate::storage::StorageErrorKind;
 
 /// How many jobs share one commit: enough that its fsync is a small part of each, and few enough that the first does
 /// not wait long for the last.
 const BATCH: usize = 256;
+
+/// After a commit of several jobs, the next one is put off by at most this part of the time that it took: without that,
+/// the first to come back would be alone in the next commit, and the others wait for it.
+const GATHER: u32 = 8;
 
 /// The shortest time for which a file that is busy is tried.
 const MIN_WAIT: Duration = Duration::from_millis(1);
@@ -31,7 +35,13 @@ impl Writer {
         let _ended = Ended(&self.queue);
         while let Some(waited) = self.queue.wait() {
             match self.begin(waited) {
-                Ok(()) => self.batch(),
+                Ok(()) => {
+                    let (count, took) = self.batch();
+                    // Those who were answered come back with their next request, a moment after the first of them.
+                    if count > 1 {
+                        self.queue.gather(count, took / GATHER);
+                    }
+                }
                 Err(error) if is_busy(&error) => {
                     fail(self.queue.take_overdue(self.busy_timeout), &Failure::from(&error));
                 }
@@ -51,8 +61,8 @@ impl Writer {
         self.statement("BEGIN IMMEDIATE")
     }
 
-    /// Carries out every job that waits, commits, and sends the answers.
-    fn batch(&self) {
+    /// Carries out every job that waits, commits, and sends the answers. How many they were, and how long the commit took.
+    fn batch(&self) -> (usize, Duration) {
         let mut jobs = Vec::new();
         self.queue.take(BATCH, &mut jobs);
         jobs.retain(|job| job.is_wanted());
@@ -66,10 +76,14 @@ impl Writer {
             // After some errors SQLite undoes the whole transaction, the jobs before this one with it.
             if self.connection.is_autocommit() {
                 let undone = "SQLite undid a transaction of several requests, as one of them failed";
-                return fail(jobs, &Failure::new(StorageErrorKind::Unavailable, undone));
+                fail(jobs, &Failure::new(StorageErrorKind::Unavailable, undone));
+                return (0, Duration::ZERO);
             }
         }
-        match self.statement("COMMIT") {
+        let (count, started) = (jobs.len(), now());
+        let committed = self.statement("COMMIT");
+        let took = started.elapsed();
+        match committed {
             Ok(()) => jobs.into_iter().for_each(Job::acknowledge),
             Err(error) => {
                 if !self.connection.is_autocommit() {
@@ -78,6 +92,7 @@ impl Writer {
                 fail(jobs, &Failure::from(&error));
             }
         }
+        (count, took)
     }
 
     fn statement(&self, sql: &str) -> rusqlite::Result<()> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, Row, named_params};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::super::super::fingerprint::Fingerprint;
 use super::super::{ClaimId, Interrupted, Owner, Record, Write};
@@ -28,7 +28,7 @@ pub(crate) fn stored(duration: Duration) -> Duration {
     }
 }
 
-/// The columns of a row, in the order in which [`read`] expects them.
+/// The columns of a row, in the order in which [`read`] and [`write`] expect them.
 macro_rules! columns {
     () => {
         "status, fence, attempt, claim_id, fingerprint, lease_until, expires_at, checkpoint, outcome"
@@ -53,6 +53,21 @@ pub(crate) fn apply(connection: &Connection, id: KeyId, record: Option<&Record>,
     }
 }
 
+/// The plus keeps SQLite from walking through all ids in their order: the index of leases has the few that count.
+const LIST: &str = concat!(
+    "SELECT ",
+    columns!(),
+    ", id FROM steadfast_idempotency
+    WHERE status = 0 AND lease_until <= ?1 AND (expires_at IS NULL OR expires_at > ?1) AND +id > ?2
+    ORDER BY +id LIMIT ?3"
+);
+
+const COUNT: &str = "SELECT count(*) FROM steadfast_idempotency
+    WHERE status = 0 AND lease_until <= ?1 AND (expires_at IS NULL OR expires_at > ?1)";
+
+const PURGE: &str = "DELETE FROM steadfast_idempotency WHERE rowid IN (
+    SELECT rowid FROM steadfast_idempotency WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)";
+
 /// The interrupted and live records after `after`, by id.
 pub(super) fn interrupted(
     connection: &Connection,
@@ -60,13 +75,6 @@ pub(super) fn interrupted(
     after: Option<KeyId>,
     limit: usize,
 ) -> Result<Vec<(KeyId, Record)>, Fault> {
-    const LIST: &str = concat!(
-        "SELECT ",
-        columns!(),
-        ", id FROM steadfast_idempotency
-        WHERE status = 0 AND lease_until <= ?1 AND (expires_at IS NULL OR expires_at > ?1) AND id > ?2
-        ORDER BY id LIMIT ?3"
-    );
     let after = after.as_ref().map_or(&[][..], |after| after.as_bytes());
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(LIST)?;
@@ -79,20 +87,14 @@ pub(super) fn interrupted(
 }
 
 pub(super) fn count_interrupted(connection: &Connection, now: Duration) -> Result<u64, Fault> {
-    let mut statement = connection.prepare_cached(
-        "SELECT count(*) FROM steadfast_idempotency
-        WHERE status = 0 AND lease_until <= ?1 AND (expires_at IS NULL OR expires_at > ?1)",
-    )?;
+    let mut statement = connection.prepare_cached(COUNT)?;
     let count: i64 = statement.query_row([ms(now)], |row| row.get(0))?;
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
 /// Removes at most `limit` expired records, those that expired first.
 pub(super) fn purge(connection: &Connection, now: Duration, limit: usize) -> Result<usize, Fault> {
-    let mut statement = connection.prepare_cached(
-        "DELETE FROM steadfast_idempotency WHERE rowid IN (
-            SELECT rowid FROM steadfast_idempotency WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
-    )?;
+    let mut statement = connection.prepare_cached(PURGE)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     Ok(statement.execute((ms(now), limit))?)
 }
@@ -120,16 +122,14 @@ fn insert(connection: &Connection, id: KeyId, record: &Record) -> Result<(), Fau
     const INSERT: &str = concat!(
         "INSERT INTO steadfast_idempotency (id, ",
         columns!(),
-        ") VALUES (:id, :status, :fence, :attempt, :claim_id, :fingerprint, :lease_until, :expires_at, :checkpoint,
-        :outcome)"
+        ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
     );
     write(connection, INSERT, id, record)
 }
 
 fn update(connection: &Connection, id: KeyId, record: &Record) -> Result<(), Fault> {
-    const UPDATE: &str = "UPDATE steadfast_idempotency SET status = :status, fence = :fence, attempt = :attempt,
-        claim_id = :claim_id, fingerprint = :fingerprint, lease_until = :lease_until, expires_at = :expires_at,
-        checkpoint = :checkpoint, outcome = :outcome WHERE id = :id";
+    const UPDATE: &str = "UPDATE steadfast_idempotency SET status = ?2, fence = ?3, attempt = ?4, claim_id = ?5,
+        fingerprint = ?6, lease_until = ?7, expires_at = ?8, checkpoint = ?9, outcome = ?10 WHERE id = ?1";
     write(connection, UPDATE, id, record)
 }
 
@@ -159,18 +159,18 @@ fn write(connection: &Connection, sql: &str, id: KeyId, record: &Record) -> Resu
             )
         }
     };
-    statement.execute(named_params! {
-        ":id": id.as_bytes(),
-        ":status": status,
-        ":fence": signed(record.fence()),
-        ":attempt": attempt,
-        ":claim_id": owner.map(|owner| owner.claim_id.as_bytes()),
-        ":fingerprint": owner.map(|owner| owner.fingerprint.as_bytes()),
-        ":lease_until": lease_until.map(ms),
-        ":expires_at": record.expires_at().map(ms),
-        ":checkpoint": checkpoint,
-        ":outcome": outcome,
-    })?;
+    statement.execute((
+        id.as_bytes(),
+        status,
+        signed(record.fence()),
+        attempt,
+        owner.map(|owner| owner.claim_id.as_bytes()),
+        owner.map(|owner| owner.fingerprint.as_bytes()),
+        lease_until.map(ms),
+        record.expires_at().map(ms),
+        checkpoint,
+        outcome,
+    ))?;
     Ok(())
 }
 
@@ -252,6 +252,26 @@ mod tests {
         ];
         for (given, expected) in cases {
             assert_eq!(stored(given), expected, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn no_request_for_many_records_walks_through_all_of_them() {
+        let connection = Connection::open_in_memory().unwrap();
+        for step in super::super::MIGRATIONS {
+            connection.execute_batch(step.sql()).unwrap();
+        }
+        for (sql, index) in [
+            (LIST, "steadfast_idempotency_in_progress"),
+            (COUNT, "steadfast_idempotency_in_progress"),
+            (PURGE, "steadfast_idempotency_expiring"),
+        ] {
+            let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            // What is not bound is NULL.
+            let steps = statement.raw_query().mapped(|row| row.get::<_, String>(3));
+            let plan: Vec<_> = steps.map(Result::unwrap).collect();
+            assert!(plan.iter().any(|step| step.contains(index)), "{plan:?}");
+            assert!(!plan.iter().any(|step| step.starts_with("SCAN steadfast")), "{plan:?}");
         }
     }
 }
