@@ -100,7 +100,7 @@ fn actions() -> impl Strategy<Value = Action> {
         1 => key.clone().prop_map(Action::Cancel),
         1 => (key.clone(), resolution).prop_map(|(key, resolution)| Action::Resolve(key, resolution)),
         1 => key.prop_map(Action::Forget),
-        1 => (0..3_usize).prop_map(Action::Purge),
+        1 => prop_oneof![Just(0), Just(usize::MAX)].prop_map(Action::Purge),
         3 => prop_oneof![Just(1), Just(500), Just(3_600_000)].prop_map(Action::Wait),
     ]
 }
