@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::types::{ClaimId, Interrupted, Outcome, Record, Resolution};
+use super::types::{ClaimId, Claimed, Interrupted, Outcome, Record, Resolution};
 
 impl fmt::Debug for ClaimId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -25,6 +25,27 @@ impl fmt::Debug for Size<'_> {
 impl fmt::Debug for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Outcome").field(&Size(&self.0)).finish()
+    }
+}
+
+impl fmt::Debug for Claimed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Owned { owner, checkpoint } => f
+                .debug_struct("Owned")
+                .field("owner", owner)
+                .field("checkpoint", &checkpoint.as_ref().map(Size))
+                .finish(),
+            Self::Completed { attempt, outcome } => f
+                .debug_struct("Completed")
+                .field("attempt", attempt)
+                .field("outcome", outcome)
+                .finish(),
+            Self::InProgress { lease_left } => f.debug_struct("InProgress").field("lease_left", lease_left).finish(),
+            Self::Mismatch => f.write_str("Mismatch"),
+            Self::Unknown(interrupted) => f.debug_tuple("Unknown").field(interrupted).finish(),
+            Self::Cancelled => f.write_str("Cancelled"),
+        }
     }
 }
 

@@ -110,7 +110,7 @@ pub struct Interrupted {
 }
 
 /// What a claim found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Claimed {
     /// The caller owns the key, and runs the operation.
     Owned {
