@@ -44,6 +44,10 @@ impl<'a> Pauses<'a> {
     }
 }
 
+fn no_answer() -> StorageError {
+    StorageError::new(StorageErrorKind::Unavailable, "the store did not answer in time")
+}
+
 impl Policy {
     /// One sending, within the time that a call may take.
     pub(crate) async fn one_call<T>(
@@ -61,10 +65,18 @@ impl Policy {
             }
             Err(_) => {
                 self.emit(id, EventKind::StoreTimedOut { call, limit });
-                let what = "the store did not answer in time";
-                Err(StorageError::new(StorageErrorKind::Unavailable, what))
+                Err(no_answer())
             }
         }
+    }
+
+    /// The same for a call that concerns no key, and that nobody but its caller hears of.
+    pub(crate) async fn general_call<T>(
+        &self,
+        request: impl Future<Output = Result<T, StorageError>>,
+    ) -> Result<T, StorageError> {
+        let answer = timeout(self.store_timeout, request).await;
+        answer.unwrap_or_else(|_| Err(no_answer()))
     }
 
     /// Sends a request until it is answered, refused for good, or `deadline` has passed. Each sending has the time that

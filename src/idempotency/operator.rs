@@ -60,7 +60,8 @@ impl<D> Idempotency<D> {
         after: Option<KeyId>,
         limit: usize,
     ) -> Result<Vec<(KeyId, Inspected)>, StorageError> {
-        self.policy.store.list_interrupted(after, limit).await
+        let request = self.policy.store.list_interrupted(after, limit);
+        self.policy.general_call(request).await
     }
 
     /// How many operations of the store are interrupted. Sets the gauge `steadfast.idempotency.interrupted`.
@@ -69,7 +70,7 @@ impl<D> Idempotency<D> {
     ///
     /// Those of the store.
     pub async fn count_interrupted(&self) -> Result<u64, StorageError> {
-        let count = self.policy.store.count_interrupted().await?;
+        let count = self.policy.general_call(self.policy.store.count_interrupted()).await?;
         #[cfg(feature = "metrics")]
         {
             #[allow(
@@ -135,7 +136,7 @@ impl<D> Idempotency<D> {
     ///
     /// Those of the store.
     pub async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
-        self.policy.store.purge(limit).await
+        self.policy.general_call(self.policy.store.purge(limit)).await
     }
 
     /// How many operations of this policy are under way in this process, those among them whose callers have left and
