@@ -169,8 +169,8 @@ impl<D> IdempotencyBuilder<D> {
         self
     }
 
-    /// How long one call of the store may take. More than 0, less than the lease. Default: 5 s, or half of a lease
-    /// that is not longer than that.
+    /// How long one call of the store may take. More than 0, less than the lease. Default: 5 s, or a third of a lease
+    /// below 15 s, so that a renewal without an answer leaves time for another.
     pub fn store_timeout(mut self, store_timeout: Duration) -> Self {
         self.settings.store_timeout = Some(store_timeout);
         self
@@ -255,11 +255,7 @@ impl Settings {
         if self.retention.is_zero() || self.retention > MAX_RETENTION {
             return wrong("retention", &self.retention, "more than 0 and at most 100 years");
         }
-        let by_default = if self.lease > DEFAULT_STORE_TIMEOUT {
-            DEFAULT_STORE_TIMEOUT
-        } else {
-            self.lease / 2
-        };
+        let by_default = DEFAULT_STORE_TIMEOUT.min(self.lease / 3);
         let store_timeout = self.store_timeout.unwrap_or(by_default);
         if store_timeout.is_zero() || store_timeout >= self.lease {
             return wrong("store_timeout", &store_timeout, "more than 0 and less than the lease");
