@@ -1,6 +1,7 @@
 //! One run of an operation, and the lease it runs under.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::coalesce::Lead;
 use super::event::EventKind;
 use super::policy::Policy;
 use super::store::{Owner, Renewed, Store};
@@ -142,6 +144,10 @@ pub(crate) struct Held {
     origin: Instant,
     lease: Mutex<Lease>,
     changed: Notify,
+    /// Whether this loss of the lease has been told.
+    told: AtomicBool,
+    /// Over the others in this process, until the operation ends or its lease: whoever hangs keeps nobody waiting.
+    lead: Mutex<Option<Lead>>,
 }
 
 impl Held {
@@ -154,7 +160,17 @@ impl Held {
             origin: sent,
             lease: Mutex::new(Lease::claimed(Duration::ZERO, policy.lease, policy.max_renewal)),
             changed: Notify::new(),
+            told: AtomicBool::new(false),
+            lead: Mutex::new(None),
         }
+    }
+
+    pub(crate) fn keep_lead(&self, lead: Option<Lead>) {
+        *self.lead.lock().unwrap_or_else(PoisonError::into_inner) = lead;
+    }
+
+    pub(crate) fn take_lead(&self) -> Option<Lead> {
+        self.lead.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(crate) fn may_start(&self) -> bool {
@@ -204,38 +220,56 @@ impl Held {
         }
     }
 
-    /// Renews the lease for as long as it may be, and tells once when it is lost.
+    /// Tells of a loss, unless that was done; says whether it is a loss that nobody knew of.
+    pub(crate) fn tell_if_lost(&self) -> bool {
+        let is_new = self.is_lost() && !self.told.swap(true, Ordering::Relaxed);
+        if is_new {
+            self.policy.emit(self.id, EventKind::LeaseLost);
+        }
+        is_new
+    }
+
+    /// Renews the lease for as long as it may be, tells when it is lost, and hands the lead on then.
     pub(crate) async fn keep(self: Arc<Self>) {
-        let mut told = false;
-        let mut failed_at = None;
+        let mut earliest = Duration::ZERO;
         loop {
-            let due = self.lease().renew_at();
-            // After a failure a tenth of the lease later: two thirds of it are left for the store to come back.
-            let retry_at = failed_at.map(|at: Duration| at.saturating_add(self.policy.lease / 10));
-            if let Some(at) = due.max(retry_at.filter(|_| due.is_some())) {
-                let at = self.origin + at;
-                if told {
-                    tokio::time::sleep_until(at).await;
-                } else {
-                    // The lease may end, or be found taken, before it is time to renew it.
-                    let _ = tokio::time::timeout_at(at, self.until_lost()).await;
-                }
-                if !told && self.is_lost() {
-                    told = true;
-                    self.policy.emit(self.id, EventKind::LeaseLost);
+            let Some(at) = self.lease().renew_at(earliest) else {
+                self.until_lost().await;
+                self.lost();
+                return;
+            };
+            let at = self.origin + at;
+            if self.told.load(Ordering::Relaxed) {
+                tokio::time::sleep_until(at).await;
+            } else {
+                // The lease may end, or be found taken, before it is time to renew it.
+                let _ = tokio::time::timeout_at(at, self.until_lost()).await;
+                if self.lost() {
                     continue;
                 }
-                failed_at = self.renew(None).await.is_err().then(|| self.origin.elapsed());
-                if !self.is_lost() {
-                    told = false;
-                }
-            } else {
-                if !told {
-                    self.until_lost().await;
-                    self.policy.emit(self.id, EventKind::LeaseLost);
-                }
-                return;
+            }
+            let now = self.origin.elapsed();
+            if self.lease().renew_at(now).is_none() {
+                // This task was held up.
+                earliest = now;
+                continue;
+            }
+            earliest = match self.renew(None).await {
+                Ok(()) => Duration::ZERO,
+                // After a failure a tenth of the lease later: two thirds of it are left for the store to come back.
+                Err(_) => self.origin.elapsed().saturating_add(self.policy.lease / 10),
+            };
+            if !self.is_lost() {
+                self.told.store(false, Ordering::Relaxed);
             }
         }
+    }
+
+    fn lost(&self) -> bool {
+        let is_new = self.tell_if_lost();
+        if self.is_lost() {
+            drop(self.take_lead());
+        }
+        is_new
     }
 }

@@ -35,6 +35,9 @@ use crate::KeyId;
 use crate::random::unique;
 use crate::storage::StorageError;
 
+/// In place of the fence of a claim that the store has not answered. No store gives it out.
+const WITHOUT_RECORD: u64 = 0;
+
 /// A claim, its end guaranteed.
 pub(crate) struct Claiming {
     policy: Arc<Policy>,
@@ -82,6 +85,7 @@ impl Claiming {
         let (policy, id) = (Arc::clone(&self.policy), self.id);
         let deadline = Instant::now() + policy.store_timeout;
         let mut pauses = Pauses::new(&policy);
+        let mut maybe_claimed = false;
         loop {
             let sent = Instant::now();
             self.state = State::Asking(Some(policy.store.start_claim(self.id, self.claim)));
@@ -95,6 +99,10 @@ impl Claiming {
                     return Ok((claimed, sent));
                 }
                 Err(error) => {
+                    maybe_claimed |= error.is_retryable();
+                    if !maybe_claimed {
+                        self.state = State::Settled;
+                    }
                     let pause = pauses.next();
                     if !error.is_retryable() || Instant::now() + pause >= deadline {
                         return Err(error);
@@ -186,7 +194,7 @@ impl Claiming {
             State::Owned(owner) | State::Running(owner) | State::Completing { owner, .. } => *owner,
             State::Asking(_) | State::Settled => Owner {
                 claim_id: self.claim.claim_id,
-                fence: 0,
+                fence: WITHOUT_RECORD,
                 attempt: 1,
                 fingerprint: self.claim.fingerprint,
             },
@@ -224,6 +232,7 @@ impl LastWord {
     async fn send(self, state: State) {
         let (policy, id, owner) = (&self.policy, self.id, self.owner);
         let deadline = Instant::now() + policy.lease;
+        let mut attempt = owner.attempt;
         let ended = match state {
             State::Settled => return,
             State::Asking(call) => {
@@ -232,13 +241,13 @@ impl LastWord {
                     None => None,
                 };
                 match answer {
-                    Some(Ok(claimed)) if !matches!(claimed, Claimed::Owned { .. }) => return,
-                    _ => {
-                        policy
-                            .insist("release", id, deadline, || policy.store.release(id, &owner))
-                            .await
-                    }
+                    Some(Ok(Claimed::Owned { owner, .. })) => attempt = owner.attempt,
+                    Some(Ok(_)) => return,
+                    Some(Err(_)) | None => {}
                 }
+                policy
+                    .insist("release", id, deadline, || policy.store.release(id, &owner))
+                    .await
             }
             State::Owned(owner) => {
                 policy
@@ -256,20 +265,19 @@ impl LastWord {
             } => {
                 let complete = || policy.store.start_complete(id, owner, outcome.clone(), retention);
                 let completed = policy.insist("complete", id, deadline, complete).await;
-                policy.emit(
-                    id,
-                    match completed {
-                        Ok(Completed::Applied | Completed::AlreadyApplied) => {
-                            EventKind::Stored { attempt: owner.attempt }
-                        }
-                        Ok(Completed::Lost) | Err(_) => EventKind::Unrecorded,
-                    },
-                );
+                match completed {
+                    Ok(Completed::Applied | Completed::AlreadyApplied) => {
+                        policy.emit(id, EventKind::Stored { attempt: owner.attempt });
+                    }
+                    // Told when it ran.
+                    Ok(Completed::Lost) | Err(_) if owner.fence == WITHOUT_RECORD => {}
+                    Ok(Completed::Lost) | Err(_) => policy.emit(id, EventKind::Unrecorded),
+                }
                 return;
             }
         };
         if let Ok(ended) = ended {
-            policy.emit_ended(id, ended, owner.attempt);
+            policy.emit_ended(id, ended, attempt);
         }
     }
 }

@@ -32,6 +32,8 @@ use super::policy::Policy;
 use super::store::{Claimed, Completed, Record, Store};
 use crate::clock::after;
 use crate::rejected::Idempotency as Why;
+use crate::storage::StorageErrorKind;
+use crate::storage::lease::may_start_for;
 use crate::{KeyId, Rejected};
 
 /// When a duplicate is told to ask again, unless the lease ends before.
@@ -178,7 +180,7 @@ impl Policy {
         let leading = Leading {
             policy: self,
             id,
-            lead,
+            line: Line { lead, held: None },
             claiming: Claiming::new(self, id, fingerprint),
         };
         let claimed = leading.claim((!brief).then_some(deadline)).await?;
@@ -245,8 +247,42 @@ struct Leading<'a> {
     id: KeyId,
     // Before the lead, so that it is dropped before: the next one to lead must find the claim given up, or left to a task.
     claiming: Claiming,
-    /// `None` for another request under a key that is being dealt with.
+    line: Line,
+}
+
+/// Those in this process who wait for the same: handed to the next of them when it is dropped.
+struct Line {
+    /// `None` for another request under a key that is being dealt with, and once the lead was given up.
     lead: Option<Lead>,
+    /// Who keeps the lead while the operation runs.
+    held: Option<Arc<Held>>,
+}
+
+impl Line {
+    /// The operation runs: from here on the lead ends with the lease.
+    fn running(&mut self, held: &Arc<Held>) {
+        if let Some(lead) = &mut self.lead {
+            lead.running();
+        }
+        held.keep_lead(self.lead.take());
+        self.held = Some(Arc::clone(held));
+    }
+
+    fn take(&mut self) -> Option<Lead> {
+        self.lead.take().or_else(|| self.held.as_ref()?.take_lead())
+    }
+
+    fn tell(&mut self, outcome: &Bytes, recorded: bool, attempt: u32) {
+        if let Some(lead) = self.take() {
+            lead.outcome(outcome, recorded, attempt);
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
 }
 
 /// What the claim has led to.
@@ -260,36 +296,34 @@ impl<'a> Leading<'a> {
     /// Claims the key, waiting for another process until `patience`.
     async fn claim(mut self, patience: Option<Instant>) -> Result<Begun<'a>, Rejected> {
         let mut pauses = Pauses::new(self.policy);
+        let mut seen = false;
         let why = loop {
-            match self.claiming.ask().await {
-                Err(_) if self.policy.fail_open => return Ok(Begun::WithoutRecord(self)),
+            let lease_left = match self.claiming.ask().await {
+                // Somebody was at it a moment ago, and may still be.
+                Err(_) if seen => RETRY_AFTER,
+                // A record that cannot be read is a record: what it stands for may have run.
+                Err(error) if self.policy.fail_open && error.kind() != StorageErrorKind::Corrupt => {
+                    return Ok(Begun::WithoutRecord(self));
+                }
                 Err(_) => break Why::StoreUnavailable,
                 Ok((Claimed::Owned { owner, checkpoint }, sent)) => {
                     let held = Arc::new(Held::new(self.policy, self.id, owner, sent));
-                    if !held.may_start() {
-                        break Why::StoreUnavailable;
+                    if held.may_start() {
+                        return Ok(Begun::Owned(self, held, checkpoint));
                     }
-                    return Ok(Begun::Owned(self, held, checkpoint));
+                    let late = EventKind::StoreTimedOut {
+                        call: "claim",
+                        limit: may_start_for(self.policy.lease),
+                    };
+                    self.policy.emit(self.id, late);
+                    break Why::StoreUnavailable;
                 }
                 Ok((Claimed::Completed { outcome, attempt }, _)) => {
                     self.policy.emit(self.id, EventKind::Replayed);
-                    if let Some(lead) = self.lead.take() {
-                        lead.outcome(&outcome.0, true, attempt);
-                    }
+                    self.line.tell(&outcome.0, true, attempt);
                     return Ok(Begun::Stored(outcome.0, attempt));
                 }
-                Ok((Claimed::InProgress { lease_left }, _)) => {
-                    // At the end of the lease it may be taken over, so not later than that.
-                    let pause = pauses.next().min(lease_left.max(Duration::from_millis(1)));
-                    match patience {
-                        Some(deadline) if Instant::now() + pause < deadline => sleep(pause).await,
-                        Some(_) => {
-                            // The others wait on, with one of them in the lead.
-                            return Err(self.policy.refuse(self.id, in_progress(RETRY_AFTER.min(lease_left))));
-                        }
-                        None => break in_progress(RETRY_AFTER.min(lease_left)),
-                    }
-                }
+                Ok((Claimed::InProgress { lease_left }, _)) => lease_left,
                 Ok((Claimed::Mismatch, _)) => break Why::KeyMismatch,
                 Ok((Claimed::Unknown(interrupted), _)) => {
                     break Why::OutcomeUnknown {
@@ -297,9 +331,20 @@ impl<'a> Leading<'a> {
                     };
                 }
                 Ok((Claimed::Cancelled, _)) => break Why::KeyCancelled,
+            };
+            seen = true;
+            let why = in_progress(RETRY_AFTER.min(lease_left));
+            let Some(deadline) = patience else { break why };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                // The others wait on, with one of them in the lead.
+                return Err(self.policy.refuse(self.id, why));
             }
+            // At the end of the lease it may be taken over, so not later than that.
+            let pause = pauses.next().min(lease_left.max(Duration::from_millis(1)));
+            sleep(pause.min(left)).await;
         };
-        if let Some(lead) = self.lead.take() {
+        if let Some(lead) = self.line.take() {
             lead.rejected(why);
         }
         Err(self.policy.refuse(self.id, why))
@@ -321,9 +366,7 @@ impl<'a> Leading<'a> {
         let policy = self.policy;
         let number = held.owner.attempt;
         policy.emit(self.id, EventKind::Claimed { attempt: number });
-        if let Some(lead) = &mut self.lead {
-            lead.running();
-        }
+        self.line.running(held);
         self.claiming.running();
         let inside = Inside::new(policy, self.id);
         let run = INSIDE.scope(inside, async move { operation(attempt).await });
@@ -337,15 +380,15 @@ impl<'a> Leading<'a> {
         };
         match settle(&value) {
             Settlement::Release => {
-                let Self { claiming, lead, .. } = self;
+                let Self { claiming, line, .. } = self;
                 claiming.release().await;
-                drop(lead);
+                drop(line);
                 Ok(ran(value, Source::Executed))
             }
             Settlement::Interrupt => {
-                let Self { claiming, lead, .. } = self;
+                let Self { claiming, line, .. } = self;
                 claiming.interrupt().await;
-                drop(lead);
+                drop(line);
                 Ok(ran(value, Source::Executed))
             }
             Settlement::Store { outcome, retention } => {
@@ -357,7 +400,7 @@ impl<'a> Leading<'a> {
                     Ok(Completed::Lost) => {
                         if let Some((winner, attempt)) = policy.winner(self.id, held.owner.fingerprint).await {
                             policy.emit(self.id, EventKind::Superseded);
-                            self.tell(&winner, true, attempt);
+                            self.line.tell(&winner, true, attempt);
                             return Ok(Driven::Stored {
                                 outcome: winner,
                                 source: Source::Superseded,
@@ -371,7 +414,7 @@ impl<'a> Leading<'a> {
                 if source == Source::Unrecorded {
                     policy.emit(self.id, EventKind::Unrecorded);
                 }
-                self.tell(&outcome, source == Source::Executed, number);
+                self.line.tell(&outcome, source == Source::Executed, number);
                 Ok(ran(value, source))
             }
         }
@@ -384,7 +427,7 @@ impl<'a> Leading<'a> {
         Fut: Future<Output = R>,
         S: FnOnce(&R) -> Settlement,
     {
-        if let Some(lead) = &mut self.lead {
+        if let Some(lead) = &mut self.line.lead {
             lead.running();
         }
         self.claiming.running();
@@ -394,7 +437,7 @@ impl<'a> Leading<'a> {
         self.policy.emit(self.id, EventKind::Unrecorded);
         match settle(&value) {
             Settlement::Store { outcome, retention } => {
-                self.tell(&outcome, false, 1);
+                self.line.tell(&outcome, false, 1);
                 self.claiming.complete_later(outcome, retention);
             }
             Settlement::Release => self.claiming.release_later(),
@@ -407,31 +450,26 @@ impl<'a> Leading<'a> {
             attempt: 1,
         }
     }
-
-    fn tell(&mut self, outcome: &Bytes, recorded: bool, attempt: u32) {
-        if let Some(lead) = self.lead.take() {
-            lead.outcome(outcome, recorded, attempt);
-        }
-    }
 }
 
 /// Polls `run` to its end, and renews the lease once it has been pending. `None` if the lease was lost first, and the
 /// policy cancels then.
 async fn keep_alive<R>(held: &Arc<Held>, run: impl Future<Output = R>) -> Option<R> {
     let mut run = pin!(run);
-    let first = poll_fn(|cx| Poll::Ready(run.as_mut().poll(cx))).await;
-    if let Poll::Ready(value) = first {
-        return Some(value);
-    }
-    let _keeper = Keeper(tokio::spawn(Arc::clone(held).keep()));
-    if held.policy.cancel_on_lease_lost {
-        let mut lost = pin!(held.until_lost());
-        poll_fn(|cx| match run.as_mut().poll(cx) {
-            Poll::Ready(value) => Poll::Ready(Some(value)),
-            Poll::Pending => lost.as_mut().poll(cx).map(|()| None),
-        })
-        .await
-    } else {
-        Some(run.await)
-    }
+    let mut lost = pin!(held.policy.cancel_on_lease_lost.then(|| held.until_lost()));
+    let mut keeper = None;
+    let ended = poll_fn(|cx| {
+        if let Poll::Ready(value) = run.as_mut().poll(cx) {
+            return Poll::Ready(Some(value));
+        }
+        keeper.get_or_insert_with(|| Keeper(tokio::spawn(Arc::clone(held).keep())));
+        match lost.as_mut().as_pin_mut() {
+            Some(lost) => lost.poll(cx).map(|()| None),
+            None => Poll::Pending,
+        }
+    });
+    let ended = ended.await;
+    // The keeper may not have come to it.
+    held.tell_if_lost();
+    ended
 }

@@ -19,6 +19,11 @@ pub(crate) const MIN_LEASE: Duration = Duration::from_millis(200);
 /// The longest: whoever crashes keeps others away for that long.
 pub(crate) const MAX_LEASE: Duration = Duration::from_secs(86_400);
 
+/// For how long of a lease of `ttl` work may start.
+pub(crate) fn may_start_for(ttl: Duration) -> Duration {
+    ttl / 5 * 4
+}
+
 /// A lease as its holder sees it. Times are the holder's own, since an origin of its choice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lease {
@@ -47,7 +52,7 @@ impl Lease {
 
     /// Whether work may start: not in the last fifth, as it would hardly have begun when the lease ends.
     pub(crate) fn may_start(&self, now: Duration) -> bool {
-        !self.taken && now < self.granted.saturating_add(self.ttl / 5 * 4)
+        !self.taken && now < self.granted.saturating_add(may_start_for(self.ttl))
     }
 
     /// Whether somebody else may hold it by now.
@@ -60,10 +65,10 @@ impl Lease {
         self.granted.saturating_add(self.ttl)
     }
 
-    /// When the next renewal is to be sent: a third of the lease after the last, so that two may fail. `None` when there
-    /// will be none: it was taken, or has reached its ceiling.
-    pub(crate) fn renew_at(&self) -> Option<Duration> {
-        let at = self.granted.saturating_add(self.ttl / 3);
+    /// When the next renewal is to be sent: a third of the lease after the last, so that two may fail, and not before
+    /// `earliest`. `None` when there will be none: it was taken, or has reached its ceiling.
+    pub(crate) fn renew_at(&self, earliest: Duration) -> Option<Duration> {
+        let at = self.granted.saturating_add(self.ttl / 3).max(earliest);
         (!self.taken && at < self.first.saturating_add(self.ceiling)).then_some(at)
     }
 
@@ -108,11 +113,11 @@ mod tests {
     #[test]
     fn a_renewal_counts_from_when_it_was_sent() {
         let mut lease = lease();
-        assert_eq!(lease.renew_at(), Some(at(1_100)));
+        assert_eq!(lease.renew_at(at(0)), Some(at(1_100)));
         lease.renewed(at(1_100));
         assert!(!lease.is_lost(at(1_399)));
         assert!(lease.is_lost(at(1_400)));
-        assert_eq!(lease.renew_at(), Some(at(1_200)));
+        assert_eq!(lease.renew_at(at(0)), Some(at(1_200)));
     }
 
     #[test]
@@ -138,16 +143,24 @@ mod tests {
         lease.renewed(at(1_100));
         assert!(lease.is_lost(at(1_100)));
         assert!(!lease.may_start(at(1_100)));
-        assert_eq!(lease.renew_at(), None);
+        assert_eq!(lease.renew_at(at(0)), None);
     }
 
     #[test]
     fn renewals_stop_at_the_ceiling() {
         let mut lease = lease();
         lease.renewed(at(1_899));
-        assert_eq!(lease.renew_at(), Some(at(1_999)));
+        assert_eq!(lease.renew_at(at(0)), Some(at(1_999)));
         lease.renewed(at(1_900));
-        assert_eq!(lease.renew_at(), None);
+        assert_eq!(lease.renew_at(at(0)), None);
+    }
+
+    #[test]
+    fn a_renewal_that_is_put_off_does_not_get_past_the_ceiling() {
+        let lease = lease();
+        assert_eq!(lease.renew_at(at(1_050)), Some(at(1_100)));
+        assert_eq!(lease.renew_at(at(1_999)), Some(at(1_999)));
+        assert_eq!(lease.renew_at(at(2_000)), None);
     }
 
     #[test]

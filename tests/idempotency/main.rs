@@ -12,6 +12,7 @@ mod conformance;
 mod defects;
 mod driver;
 mod duplicates;
+mod edges;
 mod faults;
 mod http;
 mod kill_sqlite;
