@@ -12,6 +12,7 @@
 //! that waiter inside the channel, so one that leaves before it has looked drops it there, and it goes on to the next.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -26,14 +27,17 @@ const MAX_RUNS: u8 = 4;
 
 /// The slots of every operation under way in this process.
 #[derive(Default)]
-pub(crate) struct Slots(Mutex<HashMap<KeyId, Slot>>);
+pub(crate) struct Slots {
+    slots: Mutex<HashMap<KeyId, Slot>>,
+    /// The next waiter's. Of no slot: a waiter that has had its word may leave when another slot has its place.
+    tickets: AtomicU64,
+}
 
 struct Slot {
     fingerprint: Fingerprint,
     running: bool,
     /// Runs that ended without an outcome.
     failed_runs: u8,
-    next_ticket: u64,
     /// By ticket, so in the order of their arrival.
     waiters: BTreeMap<u64, Waiting>,
 }
@@ -94,8 +98,7 @@ impl Slots {
             return Seat::InProgress;
         }
         let (sender, word) = oneshot::channel();
-        let ticket = slot.next_ticket;
-        slot.next_ticket += 1;
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         slot.waiters.insert(ticket, Waiting { word: sender, brief });
         Seat::Wait(Waiter {
             slots: Arc::clone(self),
@@ -107,7 +110,7 @@ impl Slots {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<KeyId, Slot>> {
         // No step under the lock can panic half way.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cfg(test)]
@@ -122,7 +125,6 @@ impl Slot {
             fingerprint,
             running: false,
             failed_runs: 0,
-            next_ticket: 0,
             waiters: BTreeMap::new(),
         }
     }
@@ -253,6 +255,9 @@ impl Drop for Waiter {
         drop(left);
     }
 }
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests {
@@ -398,6 +403,17 @@ mod tests {
         assert_eq!(word(&mut brief, &mut Vec::new()), Some("in progress"));
         assert_eq!(word(&mut patient, &mut Vec::new()), None);
         assert!(matches!(slots.enter(id(), fingerprint(), true, 10), Seat::InProgress));
+    }
+
+    #[test]
+    fn a_waiter_that_leaves_after_its_word_takes_nothing_from_the_next_line() {
+        let slots = Arc::new(Slots::default());
+        let (leader, first) = (lead(&slots), waiter(&slots));
+        leader.rejected(Why::KeyMismatch);
+        let (leader, mut second) = (lead(&slots), waiter(&slots));
+        drop(first);
+        leader.rejected(Why::KeyMismatch);
+        assert_eq!(word(&mut second, &mut Vec::new()), Some("rejected"));
     }
 
     #[test]
