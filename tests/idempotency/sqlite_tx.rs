@@ -271,11 +271,11 @@ async fn a_record_that_has_expired_is_claimed_again_by_any_request() {
 async fn without_the_tables_nothing_is_done_and_a_listener_hears_why() {
     let folder = Folder::new();
     let heard = Arc::new(Mutex::new(Vec::new()));
-    let hears = Arc::clone(&heard);
+    let listener = Arc::clone(&heard);
     let store = SqliteStore::open(folder.file()).await.unwrap();
     let bookings = Idempotency::at_most_once(store).on_event(move |event| {
         if let EventKind::StoreFailed { error, .. } = event.kind {
-            hears.lock().unwrap().push((error.kind(), error.to_string()));
+            listener.lock().unwrap().push((error.kind(), error.to_string()));
         }
     });
     let bookings = bookings.build().unwrap();
@@ -418,11 +418,11 @@ async fn errors_show_no_keys_and_no_requests() {
         .execute_batch("DROP TABLE steadfast_idempotency")
         .unwrap();
     let heard = Arc::new(Mutex::new(String::new()));
-    let hears = Arc::clone(&heard);
+    let listener = Arc::clone(&heard);
     let bookings = bench.at_most_once().on_event(move |event| {
-        hears.lock().unwrap().push_str(&format!("{event:?}"));
+        listener.lock().unwrap().push_str(&format!("{event:?}"));
         if let EventKind::StoreFailed { error, .. } = event.kind {
-            hears.lock().unwrap().push_str(&chain(error));
+            listener.lock().unwrap().push_str(&chain(error));
         }
     });
     let bookings = bookings.build().unwrap();
