@@ -17,6 +17,7 @@ mod error;
 mod handle;
 mod job;
 mod migrate;
+mod network;
 mod open;
 mod queue;
 mod savepoint;

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::super::{StorageError, StorageErrorKind};
 use super::error::Fault;
+use super::network;
 
 /// 3.37.0: the first with `STRICT` tables.
 const MIN_VERSION: i32 = 3_037_000;
@@ -21,6 +22,10 @@ pub(super) fn open(path: &Path, busy_timeout: Duration, relaxed: bool) -> Result
     let version = rusqlite::version_number();
     if version < MIN_VERSION {
         let what = format!("SQLite {} is too old: 3.37.0 or later is needed", rusqlite::version());
+        return Err(StorageError::new(StorageErrorKind::Refused, what));
+    }
+    if let Some(kind) = network::file_system(path) {
+        let what = format!("the SQLite file is on a network ({kind}): it has to be on a local file system");
         return Err(StorageError::new(StorageErrorKind::Refused, what));
     }
     settle(path, busy_timeout, relaxed).map_err(StorageError::from)
