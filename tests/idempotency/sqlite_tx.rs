@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use steadfast::idempotency::store::{Cancellation, Status};
+use steadfast::idempotency::store::{Cancellation, Inspected, Status};
 use steadfast::idempotency::{Disposition, EventKind, Idempotency, IdempotencyBuilder, SqliteStore};
 use steadfast::storage::rusqlite::{self, Connection, Transaction, TransactionBehavior};
 use steadfast::storage::{StorageError, StorageErrorKind};
@@ -96,7 +96,7 @@ fn fail(tx: &Transaction<'_>) -> Result<String, Failure> {
 fn kind(result: Result<String, Failure>) -> RejectedKind {
     match result.unwrap_err() {
         Error::Rejected(rejected) => rejected.kind(),
-        other => panic!("not a rejection: {other}"),
+        Error::Inner(error) => panic!("not a rejection: {error}"),
     }
 }
 
@@ -340,7 +340,7 @@ async fn what_a_value_means_for_the_record_is_the_policy_s_to_decide() {
         tx.commit().unwrap();
         assert_eq!(booked.unwrap(), "12 A");
         let found = bookings.inspect(bookings.id(&key())).await.unwrap();
-        assert_eq!(found.as_ref().map(|found| found.status()), expected, "{disposition:?}");
+        assert_eq!(found.as_ref().map(Inspected::status), expected, "{disposition:?}");
         let expires_in = found.and_then(|found| found.expires_in());
         assert!(
             expires_in.is_none_or(|expires_in| expires_in <= HOUR),
@@ -417,7 +417,7 @@ async fn errors_show_no_keys_and_no_requests() {
         .connection
         .execute_batch("DROP TABLE steadfast_idempotency")
         .unwrap();
-    let heard = Arc::new(Mutex::new(String::new()));
+    let heard = Arc::new(Mutex::new(Vec::new()));
     let listener = Arc::clone(&heard);
     let bookings = bench.at_most_once().on_event(move |event| {
         listener.lock().unwrap().push_str(&format!("{event:?}"));
@@ -427,7 +427,7 @@ async fn errors_show_no_keys_and_no_requests() {
     });
     let bookings = bookings.build().unwrap();
     let error = bench.book(&bookings, "a secret seat").unwrap_err();
-    let seen = format!("{error} {error:?} {}", heard.lock().unwrap());
+    let seen = format!("{error} {error:?} {}", heard.lock().unwrap().join(" "));
     assert!(seen.contains("no such table"), "{seen}");
     for secret in ["order-1234", "tenant-7", "secret"] {
         assert!(!seen.contains(secret), "{seen}");
@@ -435,11 +435,11 @@ async fn errors_show_no_keys_and_no_requests() {
 }
 
 fn chain(error: &StorageError) -> String {
-    let mut text = error.to_string();
+    let mut parts = vec![format!("{error} {error:?}")];
     let mut next = std::error::Error::source(error);
     while let Some(source) = next {
-        text.push_str(&format!(": {source} {source:?}"));
+        parts.push(format!("{source} {source:?}"));
         next = source.source();
     }
-    text
+    parts.join(": ")
 }

@@ -299,7 +299,8 @@ async fn a_file_that_is_busy_is_waited_for_and_not_for_ever() {
     let storage = opened(&folder.file()).await;
     let other = Connection::open(folder.file()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let error = run(&storage, "INSERT INTO t VALUES (1)").await.unwrap_err();
+    let in_time = tokio::time::timeout(Duration::from_secs(30), run(&storage, "INSERT INTO t VALUES (1)")).await;
+    let error = in_time.expect("it gives up after 100 ms").unwrap_err();
     assert_eq!(error.kind(), StorageErrorKind::Unavailable);
     let mut insert = Box::pin(run(&storage, "INSERT INTO t VALUES (2)"));
     assert!(poll(&mut insert).is_pending());

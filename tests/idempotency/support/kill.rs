@@ -99,6 +99,7 @@ impl Child {
     }
 
     /// Tells the parent.
+    #[allow(clippy::unused_self, reason = "nobody but a child has a parent that listens")]
     pub(crate) fn say(&self, what: &str) {
         let mut out = std::io::stdout().lock();
         writeln!(out, "{MARK}{what}").unwrap();

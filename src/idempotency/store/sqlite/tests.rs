@@ -140,7 +140,9 @@ impl Model {
         let mut expired: Vec<_> = expired.collect();
         expired.sort_by_key(|(_, record)| record.expires_at());
         let gone: Vec<_> = expired.into_iter().take(limit).map(|(id, _)| *id).collect();
-        gone.iter().for_each(|id| drop(self.records.remove(id)));
+        for id in &gone {
+            self.records.remove(id);
+        }
         u64::try_from(gone.len()).unwrap()
     }
 
