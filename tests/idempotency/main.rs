@@ -15,6 +15,7 @@ mod duplicates;
 mod edges;
 mod faults;
 mod http;
+mod kill_postgres;
 mod kill_sqlite;
 mod leases;
 mod postgres;

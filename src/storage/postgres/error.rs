@@ -27,6 +27,13 @@ impl fmt::Debug for ServerError {
 
 impl std::error::Error for ServerError {}
 
+/// So that `?` works in a transaction whose error is the crate's own wrapper.
+impl From<tokio_postgres::Error> for crate::Error<tokio_postgres::Error> {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Inner(error)
+    }
+}
+
 /// What the error means, without what it says about rows.
 pub(crate) fn describe(error: &tokio_postgres::Error) -> StorageError {
     let Some(server) = error.as_db_error() else {

@@ -13,6 +13,11 @@ pub(crate) fn postgres_url() -> Option<String> {
     server("STEADFAST_POSTGRES")
 }
 
+/// Where a PostgreSQL is that a test may crash: it comes back by itself.
+pub(crate) fn postgres_to_crash_url() -> Option<String> {
+    server("STEADFAST_POSTGRES_TO_CRASH")
+}
+
 /// Where PgBouncer is, in transaction mode in front of the same PostgreSQL.
 pub(crate) fn pgbouncer_url() -> Option<String> {
     server("STEADFAST_PGBOUNCER")

@@ -16,7 +16,11 @@ pub(crate) struct Database {
 impl Database {
     /// Makes the database `name` anew. `None` where there is no server.
     pub(crate) async fn new(name: &str) -> Option<Self> {
-        let url = super::postgres_url()?;
+        Some(Self::at(&super::postgres_url()?, name).await)
+    }
+
+    /// The same on the server at `url`.
+    pub(crate) async fn at(url: &str, name: &str) -> Self {
         let mut direct: Config = url.parse().unwrap();
         let admin = connect(&direct).await;
         let name = format!("steadfast_{name}");
@@ -27,7 +31,7 @@ impl Database {
         admin.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
         direct.dbname(&name);
         let config = direct.clone();
-        Some(Self { direct, config })
+        Self { direct, config }
     }
 
     /// The same, through PgBouncer.
