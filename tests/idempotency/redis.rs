@@ -1,7 +1,7 @@
 //! The store on real Redis servers: one that `scripts/servers` started, its cluster, and some of our own to be killed.
 
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use steadfast::KeyId;
@@ -9,6 +9,7 @@ use steadfast::idempotency::store::{Claim, ClaimId, Claimed, Completed, Durabili
 use steadfast::idempotency::{Fingerprint, RedisStore};
 use steadfast::storage::StorageErrorKind;
 use steadfast::testing::idempotency::conformance;
+use tokio::time::{Instant, sleep};
 
 use crate::support::{redis_cluster_urls, redis_url};
 
@@ -48,7 +49,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(options: &[&str]) -> Self {
+    async fn start(options: &[&str]) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -56,11 +57,11 @@ impl Server {
             .port();
         let folder = std::env::temp_dir().join(format!("steadfast-redis-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let process = Self::spawn(&folder, port, options);
+        let process = Self::spawn(&folder, port, options).await;
         Self { folder, port, process }
     }
 
-    fn spawn(folder: &std::path::Path, port: u16, options: &[&str]) -> Child {
+    async fn spawn(folder: &std::path::Path, port: u16, options: &[&str]) -> Child {
         let process = Command::new("redis-server")
             .current_dir(folder)
             .args(["--bind", "127.0.0.1", "--save", "", "--port", &port.to_string()])
@@ -74,7 +75,7 @@ impl Server {
                 begun.elapsed() < Duration::from_secs(20),
                 "redis-server does not listen"
             );
-            std::thread::sleep(Duration::from_millis(10));
+            sleep(Duration::from_millis(10)).await;
         }
         process
     }
@@ -89,8 +90,8 @@ impl Server {
         self.process.wait().unwrap();
     }
 
-    fn start_again(&mut self, options: &[&str]) {
-        self.process = Self::spawn(&self.folder, self.port, options);
+    async fn start_again(&mut self, options: &[&str]) {
+        self.process = Self::spawn(&self.folder, self.port, options).await;
     }
 }
 
@@ -153,7 +154,7 @@ async fn a_server_that_evicts_is_refused() {
     if redis_url().is_none() {
         return;
     }
-    let server = Server::start(&["--maxmemory-policy", "allkeys-lru"]);
+    let server = Server::start(&["--maxmemory-policy", "allkeys-lru"]).await;
     let refused = RedisStore::connect(server.url()).await.unwrap_err();
     assert_eq!(refused.kind(), StorageErrorKind::Refused);
     assert!(
@@ -170,7 +171,7 @@ async fn a_server_that_does_not_say_whether_it_evicts_is_trusted() {
     if redis_url().is_none() {
         return;
     }
-    let server = Server::start(&["--user", "app", "on", "nopass", "~*", "+@all", "-info", "-config"]);
+    let server = Server::start(&["--user", "app", "on", "nopass", "~*", "+@all", "-info", "-config"]).await;
     let url = format!("redis://app:any@127.0.0.1:{}", server.port);
     let store = RedisStore::connect(url).await.unwrap();
     assert!(matches!(
@@ -184,7 +185,7 @@ async fn a_full_server_says_so_and_keeps_what_it_has() {
     if redis_url().is_none() {
         return;
     }
-    let server = Server::start(&["--maxmemory", "12mb"]);
+    let server = Server::start(&["--maxmemory", "12mb"]).await;
     let store = RedisStore::connect(server.url()).await.unwrap();
     let megabyte = Bytes::from(vec![7; 1 << 20]);
     let mut kept = Vec::new();
@@ -215,7 +216,7 @@ async fn a_server_that_was_killed_and_started_again_has_what_is_in_its_file() {
         return;
     }
     let options = ["--appendonly", "yes", "--appendfsync", "always"];
-    let mut server = Server::start(&options);
+    let mut server = Server::start(&options).await;
     let store = RedisStore::connect(server.url()).await.unwrap();
     let (done, running) = (fresh_id(), fresh_id());
     let Claimed::Owned { owner, .. } = store.claim(done, &claim()).await.unwrap() else {
@@ -230,7 +231,7 @@ async fn a_server_that_was_killed_and_started_again_has_what_is_in_its_file() {
     server.kill();
     let gone = store.inspect(done).await.unwrap_err();
     assert_eq!(gone.kind(), StorageErrorKind::Unavailable, "{gone}");
-    server.start_again(&options);
+    server.start_again(&options).await;
     // The connection comes back by itself, within the pauses between its attempts.
     let begun = Instant::now();
     let again = loop {
@@ -239,7 +240,7 @@ async fn a_server_that_was_killed_and_started_again_has_what_is_in_its_file() {
             Err(error) => assert_eq!(error.kind(), StorageErrorKind::Unavailable, "{error}"),
         }
         assert!(begun.elapsed() < Duration::from_secs(20), "it did not come back");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        sleep(Duration::from_millis(20)).await;
     };
     assert_eq!(again, first);
     let replayed = store.claim(done, &claim()).await.unwrap();
