@@ -1,7 +1,8 @@
 //! What a claim costs on a database, beside the least that the same database can do: in one run, so that the disk is
 //! the same.
 //!
-//! `cargo bench --bench idempotency [sqlite]`. Each row is the median of five rounds, which the contenders take in turns.
+//! `cargo bench --bench idempotency [sqlite] [redis]`; for Redis `scripts/servers cargo bench ..`, or a server in
+//! `STEADFAST_REDIS`. Each row is the median of five rounds, which the contenders take in turns.
 #![allow(clippy::expect_used, reason = "a benchmark that cannot be set up has to stop")]
 
 use std::path::{Path, PathBuf};
@@ -10,11 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use std::{env, fs, process};
 
+use ::redis::aio::ConnectionManager;
 use bytes::Bytes;
 use futures::future::join_all;
 use steadfast::KeyId;
 use steadfast::idempotency::store::{Claim, ClaimId, Claimed, Mode, Store};
-use steadfast::idempotency::{Fingerprint, SqliteStore};
+use steadfast::idempotency::{Fingerprint, RedisStore, SqliteStore};
 use steadfast::storage::rusqlite::Connection;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
@@ -34,6 +36,16 @@ fn main() {
         for clients in [32, 256] {
             let table = sqlite(&runtime, clients);
             table.print(&format!("SQLite | {clients}"));
+        }
+    }
+    if runs("redis") {
+        match env::var("STEADFAST_REDIS") {
+            Ok(url) => {
+                for clients in [1, 8, 32] {
+                    redis(&runtime, &url, clients).print(&format!("Redis | {clients}"));
+                }
+            }
+            Err(_) => eprintln!("skipped: STEADFAST_REDIS is not set"),
         }
     }
 }
@@ -207,6 +219,63 @@ fn inserts(connection: &Connection, batch: usize) -> f64 {
         connection.execute_batch("COMMIT").expect("there is room");
     }
     per_second(done, started)
+}
+
+/// Each contender has a connection of its own to the same server, of the same kind.
+fn redis(runtime: &Runtime, url: &str, clients: usize) -> Table<'static> {
+    let client = ::redis::Client::open(url).expect("STEADFAST_REDIS is a URL");
+    let bare = runtime.block_on(ConnectionManager::new(client)).expect("Redis answers");
+    let store = runtime.block_on(RedisStore::connect(url)).expect("Redis answers");
+    let prefix = format!("bench-{}:", process::id());
+    let store = store.prefix(prefix.clone());
+    let scripted = bare.clone();
+    let script_prefix = prefix.clone();
+    let mut set = || {
+        let (connection, prefix) = (bare.clone(), prefix.clone());
+        rate(runtime, clients, move |n| {
+            let mut connection = connection.clone();
+            let key = format!("{prefix}set:{}", request(n).0);
+            async move {
+                let mut set = ::redis::cmd("SET");
+                set.arg(key).arg(&[7; 100]).arg("NX").arg("PX").arg(7_200_000);
+                set.exec_async(&mut connection).await.expect("Redis answers");
+            }
+        })
+    };
+    let script = ::redis::Script::new("return redis.call('HSET', KEYS[1], 'value', ARGV[1])");
+    let mut eval = || {
+        let (connection, prefix, script) = (scripted.clone(), script_prefix.clone(), script.clone());
+        rate(runtime, clients, move |n| {
+            let (mut connection, script) = (connection.clone(), script.clone());
+            let key = format!("{prefix}eval:{}", request(n).0);
+            async move {
+                let mut call = script.prepare_invoke();
+                call.key(key).arg(&[7; 100]);
+                call.invoke_async::<i64>(&mut connection).await.expect("Redis answers");
+            }
+        })
+    };
+    let claims = store.clone();
+    let mut claims = || {
+        let store = claims.clone();
+        rate(runtime, clients, move |n| {
+            let store = store.clone();
+            async move { claim(&store, n).await }
+        })
+    };
+    let mut both = || {
+        let store = store.clone();
+        rate(runtime, clients, move |n| {
+            let store = store.clone();
+            async move { claim_and_complete(&store, n).await }
+        })
+    };
+    Table::measure(&mut [
+        ("bare: SET", &mut set),
+        ("bare: a script with one HSET", &mut eval),
+        ("claim", &mut claims),
+        ("claim and complete", &mut both),
+    ])
 }
 
 struct Folder(PathBuf);
