@@ -8,6 +8,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod cancellation;
 mod conformance;
 mod defects;
 mod driver;
