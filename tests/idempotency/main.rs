@@ -14,6 +14,7 @@ mod defects;
 mod driver;
 mod duplicates;
 mod edges;
+mod events;
 mod faults;
 mod http;
 mod kill_postgres;
