@@ -207,6 +207,12 @@ impl Rejected {
         Self::new(policy, Why::Idempotency(why), why.reached_inner())
     }
 
+    /// The same from within an operation, which may have had its effect by then.
+    #[cfg(feature = "idempotency")]
+    pub(crate) fn idempotency_within(policy: Name, why: Idempotency) -> Self {
+        Self::new(policy, Why::Idempotency(why), true)
+    }
+
     /// The rejection in `error`, if there is one.
     ///
     /// Looks at `error` itself, at everything along its `source()`, and inside `io::Error`. The outermost is returned.
@@ -325,10 +331,13 @@ impl Idempotency {
     fn reached_inner(self) -> bool {
         match self {
             // Of one in progress somebody else has sent it: its effect may happen.
-            Self::OutcomeUnknown { .. } | Self::NotReplayable | Self::NotStorable { .. } | Self::InProgress { .. } => {
-                true
-            }
-            Self::KeyMismatch | Self::KeyCancelled | Self::NoFingerprint | Self::StoreUnavailable => false,
+            // And one that was closed may have been closed over an attempt.
+            Self::OutcomeUnknown { .. }
+            | Self::NotReplayable
+            | Self::NotStorable { .. }
+            | Self::InProgress { .. }
+            | Self::KeyCancelled => true,
+            Self::KeyMismatch | Self::NoFingerprint | Self::StoreUnavailable => false,
         }
     }
 }
@@ -424,6 +433,9 @@ impl fmt::Display for Reason {
                     f.write_str("the operation was carried out, its outcome has no encoding")
                 }
                 Idempotency::NoFingerprint => f.write_str("it cannot be written as JSON"),
+                Idempotency::StoreUnavailable if self.reached_inner() => {
+                    f.write_str("something may have been done before")
+                }
                 Idempotency::StoreUnavailable => f.write_str("nothing was done"),
             },
         }

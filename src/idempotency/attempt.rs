@@ -90,6 +90,9 @@ impl Attempt {
     /// Notes how far the operation has come, for the attempt after an interruption. It renews the lease as well, and
     /// takes the place of an earlier note.
     ///
+    /// What has noted something has come somewhere: it is interrupted where it would be released. A note is stored as it
+    /// is, also where outcomes are [sealed](super::Sealer). A run without a record has nowhere to note it, and goes on.
+    ///
     /// # Errors
     ///
     /// A [`Rejected`] of the kind [`StoreUnavailable`](crate::RejectedKind::StoreUnavailable) when it could not be
@@ -144,6 +147,8 @@ pub(crate) struct Held {
     origin: Instant,
     lease: Mutex<Lease>,
     changed: Notify,
+    /// A checkpoint was sent.
+    noted: AtomicBool,
     /// Whether this loss of the lease has been told.
     told: AtomicBool,
     /// Over the others in this process, until the operation ends or its lease: whoever hangs keeps nobody waiting.
@@ -160,6 +165,7 @@ impl Held {
             origin: sent,
             lease: Mutex::new(Lease::claimed(Duration::ZERO, policy.lease, policy.max_renewal)),
             changed: Notify::new(),
+            noted: AtomicBool::new(false),
             told: AtomicBool::new(false),
             lead: Mutex::new(None),
         }
@@ -202,6 +208,9 @@ impl Held {
     }
 
     async fn renew(&self, checkpoint: Option<Bytes>) -> Result<(), Rejected> {
+        if checkpoint.is_some() {
+            self.noted.store(true, Ordering::Relaxed);
+        }
         let sent = self.origin.elapsed();
         let Policy { store, lease, .. } = &*self.policy;
         let renewal = store.renew(self.id, &self.owner, *lease, checkpoint.as_ref());
@@ -209,15 +218,25 @@ impl Held {
         match renewed {
             Ok(Renewed::Renewed) => self.lease().renewed(sent),
             Ok(Renewed::Lost) => self.lease().taken(),
-            Err(_) => return Err(self.policy.reject(Why::StoreUnavailable)),
+            Err(_) => return Err(self.reject(Why::StoreUnavailable)),
         }
         self.changed.notify_waiters();
         match renewed {
-            Ok(Renewed::Lost) => Err(self.policy.reject(Why::OutcomeUnknown {
+            Ok(Renewed::Lost) => Err(self.reject(Why::OutcomeUnknown {
                 attempt: self.owner.attempt,
             })),
             _ => Ok(()),
         }
+    }
+
+    /// Refuses the operation itself something: that it is returned by the operation does not mean that nothing was sent.
+    fn reject(&self, why: Why) -> Rejected {
+        Rejected::idempotency_within(self.policy.name.clone(), why)
+    }
+
+    /// Whether the operation has said that it has come somewhere.
+    pub(crate) fn has_noted(&self) -> bool {
+        self.noted.load(Ordering::Relaxed)
     }
 
     /// Tells of a loss, unless that was done; says whether it is a loss that nobody knew of.

@@ -118,6 +118,10 @@ impl<D> IdempotencyBuilder<D> {
 
     /// Decides what each result means for the record of its key. Default: an `Ok` is stored, an `Err` interrupts, and
     /// what a policy of this crate refused before it sent anything is released.
+    ///
+    /// The last speaks of the one call that was refused. Where an operation makes several, a later one may be refused
+    /// after an earlier one has had its effect: have it [note](super::Attempt::save_checkpoint) the earlier one, or
+    /// return an error that holds no [`Rejected`](crate::Rejected), or decide here.
     pub fn decide<T, E, F>(self, decide: F) -> IdempotencyBuilder<DecideFn<T, E, F>>
     where
         F: Fn(Result<&T, &E>) -> Disposition,
@@ -183,6 +187,9 @@ impl<D> IdempotencyBuilder<D> {
     }
 
     /// Has a duplicate wait for the outcome, at most this long. Default: zero, it is refused as in progress.
+    ///
+    /// An operation that asks for its own key is refused at once; from another task than its own it waits in vain, so do
+    /// not choose a time that is longer than a caller could bear.
     pub fn wait(mut self, max: Duration) -> Self {
         self.settings.wait.max = max;
         self
@@ -225,7 +232,7 @@ impl<D> IdempotencyBuilder<D> {
 
     /// Hears of every claim, replay, conflict and end.
     ///
-    /// Called on the task of the call. A panic in it is logged, and otherwise ignored.
+    /// Called on the task of the call, and on those of the policy that renew its lease and tell the store of its end. A panic in it is logged, and otherwise ignored.
     pub fn on_event(mut self, listener: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
         self.settings.listener = Some(Arc::new(listener));
         self

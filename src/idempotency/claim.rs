@@ -16,7 +16,7 @@
 use std::future::poll_fn;
 use std::mem;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -114,12 +114,18 @@ impl Claiming {
     }
 
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Claimed, StorageError>> {
-        let State::Asking(Some(call)) = &mut self.state else {
+        // Taken out while it is polled: one that panics is not polled again, and the claim is released.
+        let State::Asking(call) = &mut self.state else {
             return Poll::Pending;
         };
-        let answer = ready!(call.as_mut().poll(cx));
-        self.state = State::Asking(None);
-        Poll::Ready(answer)
+        let Some(mut polled) = call.take() else {
+            return Poll::Pending;
+        };
+        let answer = polled.as_mut().poll(cx);
+        if answer.is_pending() {
+            *call = Some(polled);
+        }
+        answer
     }
 
     /// The operation starts: from here on it may have had its effect.

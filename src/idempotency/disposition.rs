@@ -12,11 +12,13 @@ use crate::{AnyError, BoxedErrors, ByError};
 /// What a result means for the record of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Disposition {
-    /// The operation is done: the result is stored, and replayed to whoever repeats it.
+    /// The operation is done: the result is stored, and replayed to whoever repeats it. An `Err` has no encoding, and
+    /// interrupts.
     Store,
-    /// The same, for this long instead of the policy's retention.
+    /// The same, for this long instead of the policy's retention. After zero, the key is free at once.
     StoreFor(Duration),
-    /// Nothing has happened: the key is free again, unless an earlier attempt was interrupted.
+    /// Nothing has happened: the key is free again, unless an earlier attempt was interrupted, or this one has
+    /// [noted](super::Attempt::save_checkpoint) something.
     Release,
     /// Something may have happened. At least once: the next caller runs it again. At most once: its outcome is unknown.
     Interrupt,

@@ -379,13 +379,13 @@ impl<'a> Leading<'a> {
             attempt: number,
         };
         match settle(&value) {
-            Settlement::Release => {
+            Settlement::Release if !held.has_noted() => {
                 let Self { claiming, line, .. } = self;
                 claiming.release().await;
                 drop(line);
                 Ok(ran(value, Source::Executed))
             }
-            Settlement::Interrupt => {
+            Settlement::Release | Settlement::Interrupt => {
                 let Self { claiming, line, .. } = self;
                 claiming.interrupt().await;
                 drop(line);

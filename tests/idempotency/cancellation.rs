@@ -1,6 +1,7 @@
 //! Every call, dropped after every poll.
 
 use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -31,6 +32,8 @@ const MS: Duration = Duration::from_millis(1);
 struct Slow<S> {
     store: S,
     polls: u32,
+    /// A claim is carried out, and panics.
+    panics: bool,
 }
 
 /// Pending so many times, and woken each time.
@@ -58,7 +61,9 @@ impl<S> Slow<S> {
 
 impl<S: Store> Store for Slow<S> {
     async fn claim(&self, id: KeyId, claim: &Claim) -> Result<Claimed, StorageError> {
-        self.call(self.store.claim(id, claim)).await
+        let claimed = self.call(self.store.claim(id, claim)).await;
+        assert!(!self.panics, "as it was told");
+        claimed
     }
 
     async fn complete(
@@ -179,7 +184,11 @@ fn call(policy: &Policy, progress: &Progress, end: End) -> CallOf<'static> {
 
 fn slow(store: &MemoryStore, polls: u32) -> IdempotencyBuilder {
     let store = store.clone();
-    Idempotency::at_least_once(Slow { store, polls })
+    Idempotency::at_least_once(Slow {
+        store,
+        polls,
+        panics: false,
+    })
 }
 
 /// Polls up to `polls` times, and lets everything else run in between.
@@ -368,6 +377,7 @@ async fn one_without_a_record_dropped_anywhere_is_recorded_once_it_has_ended() {
         let policy = Idempotency::at_least_once(Slow {
             store: faulty,
             polls: 2,
+            panics: false,
         });
         let policy = policy.fail_open().build().unwrap();
         let mut call = call(&policy, &progress, End::Value);
@@ -386,6 +396,22 @@ async fn one_without_a_record_dropped_anywhere_is_recorded_once_it_has_ended() {
             break;
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_panics_over_a_claim_leaves_nothing_of_it() {
+    let (store, progress) = (MemoryStore::new(), Progress::default());
+    let panics = Slow {
+        store: store.clone(),
+        polls: 1,
+        panics: true,
+    };
+    let policy = Idempotency::at_least_once(panics).build().unwrap();
+    let panicked = AssertUnwindSafe(call(&policy, &progress, End::Value)).catch_unwind();
+    assert!(panicked.await.is_err());
+    assert_eq!(policy.drain(LEASE / 2).await, 0);
+    assert_eq!(status(&store, &policy).await, None);
+    assert!(!progress.polled.load(Ordering::SeqCst));
 }
 
 /// Counts how often it was woken.

@@ -9,7 +9,7 @@ use steadfast::idempotency::store::Status;
 use steadfast::idempotency::{Event, EventKind, Executed, Idempotency, IdempotencyBuilder, MemoryStore, Source};
 use steadfast::storage::StorageErrorKind;
 use steadfast::testing::idempotency::{Call, Fault, Faulty};
-use steadfast::{Key, RejectedKind};
+use steadfast::{Key, Rejected, RejectedKind};
 use tokio::time::{Instant, sleep};
 
 use super::driver::{Counted, Failure, at_least_once, key, kind, request, settle};
@@ -311,6 +311,55 @@ async fn an_interruption_that_does_not_get_through_is_told_again_after_the_calle
     assert_eq!(status(&idempotency).await, Some(Status::InProgress));
     assert_eq!(idempotency.drain(LEASE / 2).await, 0);
     assert_eq!(status(&idempotency).await, Some(Status::Interrupted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_could_not_be_stored_does_not_free_the_key_of_what_came_before_it() {
+    for fault in [Fault::RequestLost, Fault::ReplyLost, Fault::RequestHangs] {
+        let (store, operation) = (faulty(), Counted::default());
+        let idempotency = over(&store).build().unwrap();
+        store.inject(Call::Renew, 1..=1, fault);
+        let failed = idempotency.execute(&key(), request(), |attempt| {
+            let operation = operation.clone();
+            async move {
+                let charged = operation.succeed().await?;
+                attempt.save_checkpoint("charged").await?;
+                Ok::<_, Failure>(charged)
+            }
+        });
+        let failed = failed.await.unwrap_err();
+        assert!(!format!("{:#}", anyhow::Error::from(failed)).contains("nothing was done"));
+        assert_eq!(status(&idempotency).await, Some(Status::Interrupted), "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_noted_something_is_not_released() {
+    let store = MemoryStore::new();
+    let idempotency = at_least_once(&store).build().unwrap();
+    let refused = idempotency.execute(&key(), request(), |attempt| async move {
+        attempt.save_checkpoint("charged").await?;
+        Err::<u32, Failure>(Rejected::bulkhead_full("mails").into())
+    });
+    assert_eq!(kind(refused.await), RejectedKind::BulkheadFull);
+    assert_eq!(status(&idempotency).await, Some(Status::Interrupted));
+    let again = idempotency.execute(&key(), request(), |attempt| async move {
+        assert_eq!(attempt.checkpoint(), Some(&b"charged"[..]));
+        Ok::<u32, Failure>(1)
+    });
+    assert_eq!(again.await.unwrap().attempt, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_closed_may_have_been_closed_over_an_attempt() {
+    let (store, operation) = (MemoryStore::new(), Counted::default());
+    let inner = at_least_once(&store).namespace("inner").build().unwrap();
+    let outer = at_least_once(&store).namespace("outer").build().unwrap();
+    inner.cancel(&key()).await.unwrap();
+    let nested = |_| async { inner.run(&key(), "r", || operation.succeed()).await };
+    let refused = outer.execute(&key(), request(), nested).await;
+    assert_eq!(kind(refused), RejectedKind::KeyCancelled);
+    assert_eq!(status(&outer).await, Some(Status::Interrupted));
 }
 
 #[tokio::test(start_paused = true)]
