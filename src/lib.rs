@@ -192,6 +192,8 @@ pub mod idempotency;
 pub mod keyed;
 #[cfg(feature = "retry")]
 pub mod retry;
+#[cfg(feature = "saga")]
+pub mod saga;
 #[cfg(feature = "idempotency")]
 pub mod storage;
 #[cfg(feature = "testing")]
@@ -202,7 +204,7 @@ pub mod timeout;
 pub use backoff::{Backoff, DEFAULT_FACTOR, DEFAULT_MAX_DELAY, Delays, Jitter};
 pub use error::{ConfigError, Error};
 pub use judgement::{Erased, ErrorPredicate, OutcomeFn};
-pub use outcome::{AnyError, BoxedErrors, ByError, Classify, ExchangeErrors, Verdict};
+pub use outcome::{AnyError, BoxedErrors, ByError, Classify, Effect, ExchangeErrors, Verdict};
 pub use rejected::{Rejected, RejectedKind};
 #[cfg(feature = "idempotency")]
 pub use storage::key::{InvalidKeyId, Key, KeyId};

@@ -86,6 +86,20 @@ impl Verdict {
     }
 }
 
+/// What is known about the effect of something that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "saga",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
+pub enum Effect {
+    /// It has not happened, and will not.
+    None,
+    /// It may have happened, or may still: a lost connection says nothing about the request that it carried.
+    Maybe,
+}
+
 /// Decides what a result means.
 ///
 /// It sees the whole result, because a 503 response is an `Ok`. A [`Rejected`](crate::Rejected) inside the error is

@@ -47,7 +47,7 @@ pub(crate) fn seed() -> u64 {
 }
 
 /// 128 bits that nobody else has: of a hash whose key the standard library takes from the operating system.
-#[cfg(any(feature = "idempotency", feature = "http"))]
+#[cfg(any(feature = "idempotency", feature = "saga", feature = "http"))]
 pub(crate) fn unique() -> [u8; 16] {
     let keyed = RandomState::new();
     let halves = [keyed.hash_one(0_u64), keyed.hash_one(1_u64)];

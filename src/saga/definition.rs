@@ -1,0 +1,260 @@
+//! The definition of a saga.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use super::action::Action;
+use super::plan::{Plan, StepKind, StepPlan};
+use super::step::{Step, StepCode};
+use crate::ConfigError;
+use crate::curve::Curve;
+use crate::rejected::Name;
+
+/// Steps that are done one after the other, or undone.
+///
+/// See the [module](super) for when to use it. A clone is the same definition.
+pub struct Saga<C, D = ()>(pub(crate) Arc<Definition<C, D>>);
+
+pub(crate) struct Definition<C, D> {
+    pub(crate) name: Name,
+    pub(crate) plan: Plan,
+    pub(crate) code: Vec<Runnable<C, D>>,
+    pub(crate) deps: Arc<D>,
+}
+
+/// A step's code, checked.
+pub(crate) struct Runnable<C, D> {
+    pub(crate) name: Arc<str>,
+    pub(crate) code: StepCode<C, D>,
+    pub(crate) backoff: Curve,
+    pub(crate) undo_backoff: Curve,
+}
+
+impl<C: Send + 'static> Saga<C> {
+    /// A saga over a context `C`, called `name` in errors and logs.
+    pub fn builder(name: impl Into<Cow<'static, str>>) -> SagaBuilder<C> {
+        Saga::builder_with(name, ())
+    }
+}
+
+impl<C: Send + 'static, D: Send + Sync + 'static> Saga<C, D> {
+    /// The same, with what its steps need beside the context: clients, pools, settings. Steps have it as `cx.deps()`.
+    pub fn builder_with(name: impl Into<Cow<'static, str>>, deps: D) -> SagaBuilder<C, D> {
+        SagaBuilder {
+            name: name.into().into(),
+            steps: Vec::new(),
+            halt_on_undo_failure: false,
+            deps,
+        }
+    }
+}
+
+impl<C, D> Saga<C, D> {
+    /// The name of the definition.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.name.as_str()
+    }
+
+    /// The names of the steps, in order, and their kinds.
+    pub fn steps(&self) -> impl Iterator<Item = (&str, StepKind)> {
+        self.0.plan.steps.iter().map(|step| (&*step.name, step.kind))
+    }
+
+    /// The steps as a graph, for Graphviz: `dot -Tsvg`.
+    ///
+    /// Solid lines lead forward, dashed ones back.
+    #[must_use]
+    pub fn dot(&self) -> String {
+        let mut dot = String::new();
+        // Writing to a string cannot fail.
+        let _ = self.write_dot(&mut dot);
+        dot
+    }
+
+    fn write_dot(&self, dot: &mut String) -> fmt::Result {
+        writeln!(dot, "digraph {:?} {{", self.name())?;
+        writeln!(dot, "  rankdir=LR; node [shape=box, style=rounded];")?;
+        writeln!(dot, "  \"begin\" [shape=circle, label=\"\"];")?;
+        writeln!(
+            dot,
+            "  \"completed\" [shape=doublecircle, label=\"\", xlabel=\"completed\"];"
+        )?;
+        let mut previous = "begin";
+        let mut passed = false;
+        for step in &self.0.plan.steps {
+            let shape = match step.kind {
+                StepKind::Pivot => ", style=\"rounded,bold\"",
+                StepKind::ReadOnly => ", style=\"rounded,dotted\"",
+                StepKind::Compensatable | StepKind::Retriable => "",
+            };
+            writeln!(
+                dot,
+                "  {:?} [label=\"{}\\n{}\"{shape}];",
+                step.name,
+                step.name,
+                step.kind.as_str()
+            )?;
+            writeln!(dot, "  {previous:?} -> {:?};", step.name)?;
+            if step.has_undo && !passed {
+                writeln!(dot, "  {:?} -> {previous:?} [style=dashed, label=\"undo\"];", step.name)?;
+            }
+            passed |= step.kind == StepKind::Pivot;
+            previous = &step.name;
+        }
+        writeln!(dot, "  {previous:?} -> \"completed\";")?;
+        writeln!(dot, "}}")
+    }
+}
+
+/// Makes a [`Saga`]; see [`Saga::builder`].
+#[must_use]
+pub struct SagaBuilder<C, D = ()> {
+    name: Name,
+    steps: Vec<Step<C, D>>,
+    halt_on_undo_failure: bool,
+    deps: D,
+}
+
+impl<C: Send + 'static, D: Send + Sync + 'static> SagaBuilder<C, D> {
+    /// Adds a step whose effect `undo` takes back.
+    pub fn step(self, name: impl Into<Cow<'static, str>>, action: impl Action<C, D>, undo: impl Action<C, D>) -> Self {
+        self.add(Step::compensatable(name, action, undo))
+    }
+
+    /// Adds a step without an effect.
+    pub fn read_only(self, name: impl Into<Cow<'static, str>>, action: impl Action<C, D>) -> Self {
+        self.add(Step::read_only(name, action))
+    }
+
+    /// Adds the point of no return.
+    pub fn pivot(self, name: impl Into<Cow<'static, str>>, action: impl Action<C, D>) -> Self {
+        self.add(Step::pivot(name, action))
+    }
+
+    /// Adds a step after the pivot, that has to succeed in the end.
+    pub fn retriable(self, name: impl Into<Cow<'static, str>>, action: impl Action<C, D>) -> Self {
+        self.add(Step::retriable(name, action))
+    }
+
+    /// Adds a step with its options.
+    pub fn add(mut self, step: Step<C, D>) -> Self {
+        self.steps.push(step);
+        self
+    }
+
+    /// Stops undoing at the first undo that fails for good. Default: the steps before it are undone all the same.
+    pub fn halt_on_undo_failure(mut self) -> Self {
+        self.halt_on_undo_failure = true;
+        self
+    }
+
+    /// The saga.
+    ///
+    /// # Errors
+    ///
+    /// When it has no steps, two of one name, a name that is none, or an order of steps that makes no sense.
+    pub fn build(self) -> Result<Saga<C, D>, ConfigError> {
+        check(&self.name, &self.steps)?;
+        let plan = Plan {
+            steps: self.steps.iter().map(|step| step.plan.clone()).collect(),
+            halt_on_undo_failure: self.halt_on_undo_failure,
+        };
+        let code: Result<_, ConfigError> = self.steps.into_iter().map(|step| runnable(&self.name, step)).collect();
+        Ok(Saga(Arc::new(Definition {
+            plan,
+            code: code?,
+            name: self.name,
+            deps: Arc::new(self.deps),
+        })))
+    }
+}
+
+fn runnable<C, D>(saga: &Name, step: Step<C, D>) -> Result<Runnable<C, D>, ConfigError> {
+    Ok(Runnable {
+        name: step.plan.name.into(),
+        backoff: step.code.backoff.check(saga)?,
+        undo_backoff: step.code.undo_backoff.check(saga)?,
+        code: step.code,
+    })
+}
+
+/// The longest name of a step: it is part of a key that is sent as a header.
+const MAX_NAME: usize = 48;
+
+fn check<C, D>(saga: &Name, steps: &[Step<C, D>]) -> Result<(), ConfigError> {
+    let wrong = |setting, value: &dyn fmt::Debug, allowed: &str| Err(ConfigError::new(saga, setting, value, allowed));
+    if steps.is_empty() {
+        return wrong("steps", &steps.len(), "at least one step");
+    }
+    let mut pivot: Option<&StepPlan> = None;
+    for (index, step) in steps.iter().enumerate() {
+        let Step { plan, code } = step;
+        let name = &*plan.name;
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
+        if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(allowed) {
+            return wrong("step", &name, "named with 1 to 48 of a to z, 0 to 9, _ and -");
+        }
+        if steps[..index].iter().any(|before| before.plan.name == plan.name) {
+            return wrong("step", &name, "the only one of its name");
+        }
+        match (plan.kind, pivot) {
+            (StepKind::Pivot, Some(_)) => return wrong("pivot", &name, "the only one"),
+            (StepKind::Pivot, None) => pivot = Some(plan),
+            (StepKind::Compensatable, Some(_)) => {
+                return wrong(
+                    "step",
+                    &name,
+                    "before the pivot: after it there is no way back, so it has to be retriable",
+                );
+            }
+            (StepKind::Retriable, None) => {
+                return wrong(
+                    "retriable",
+                    &name,
+                    "after a pivot: before it a failure turns the saga back",
+                );
+            }
+            _ => {}
+        }
+        if plan.attempts == 0 {
+            return wrong("attempts", &0, "at least 1");
+        }
+        if plan.undo_attempts == 0 {
+            return wrong("undo_attempts", &0, "at least 1");
+        }
+        if code.timeout.is_zero() || code.undo_timeout.is_zero() {
+            return wrong("timeout", &0, "more than 0");
+        }
+    }
+    Ok(())
+}
+
+impl<C, D> Clone for Saga<C, D> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<C, D> fmt::Debug for Saga<C, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Saga")
+            .field("name", &self.name())
+            .field(
+                "steps",
+                &self.0.plan.steps.iter().map(|step| &step.name).collect::<Vec<_>>(),
+            )
+            .finish_non_exhaustive()
+    }
+}
+
+impl<C, D> fmt::Debug for SagaBuilder<C, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SagaBuilder")
+            .field("name", &self.name)
+            .field("steps", &self.steps)
+            .finish_non_exhaustive()
+    }
+}

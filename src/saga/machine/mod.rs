@@ -1,0 +1,7 @@
+//! The machine of a saga: a fold of events, and a decision. No clock, no futures, nothing but what was written down.
+
+mod decide;
+mod state;
+
+pub(crate) use decide::{Next, decide, unresolved};
+pub(crate) use state::{Direction, State};

@@ -1,0 +1,11 @@
+//! The public face of the saga module.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
+mod definition;
+mod memory;
