@@ -4,8 +4,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::action::Action;
+use super::emit::{Listener, SagaEvent};
 use super::plan::{Plan, StepKind, StepPlan};
 use super::step::{Step, StepCode};
 use crate::ConfigError;
@@ -21,6 +23,8 @@ pub(crate) struct Definition<C, D> {
     pub(crate) name: Name,
     pub(crate) plan: Plan,
     pub(crate) code: Vec<Runnable<C, D>>,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) listener: Option<Listener>,
     pub(crate) deps: Arc<D>,
 }
 
@@ -46,6 +50,8 @@ impl<C: Send + 'static, D: Send + Sync + 'static> Saga<C, D> {
             name: name.into().into(),
             steps: Vec::new(),
             halt_on_undo_failure: false,
+            deadline: None,
+            listener: None,
             deps,
         }
     }
@@ -115,32 +121,34 @@ pub struct SagaBuilder<C, D = ()> {
     name: Name,
     steps: Vec<Step<C, D>>,
     halt_on_undo_failure: bool,
+    deadline: Option<Duration>,
+    listener: Option<Listener>,
     deps: D,
 }
 
 impl<C: Send + 'static, D: Send + Sync + 'static> SagaBuilder<C, D> {
     /// Adds a step whose effect `undo` takes back.
     pub fn step(self, name: impl Into<Cow<'static, str>>, action: impl Action<C, D>, undo: impl Action<C, D>) -> Self {
-        self.add(Step::compensatable(name, action, undo))
+        self.with(Step::compensatable(name, action, undo))
     }
 
     /// Adds a step without an effect.
     pub fn read_only(self, name: impl Into<Cow<'static, str>>, action: impl Action<C, D>) -> Self {
-        self.add(Step::read_only(name, action))
+        self.with(Step::read_only(name, action))
     }
 
     /// Adds the point of no return.
     pub fn pivot(self, name: impl Into<Cow<'static, str>>, action: impl Action<C, D>) -> Self {
-        self.add(Step::pivot(name, action))
+        self.with(Step::pivot(name, action))
     }
 
     /// Adds a step after the pivot, that has to succeed in the end.
     pub fn retriable(self, name: impl Into<Cow<'static, str>>, action: impl Action<C, D>) -> Self {
-        self.add(Step::retriable(name, action))
+        self.with(Step::retriable(name, action))
     }
 
     /// Adds a step with its options.
-    pub fn add(mut self, step: Step<C, D>) -> Self {
+    pub fn with(mut self, step: Step<C, D>) -> Self {
         self.steps.push(step);
         self
     }
@@ -148,6 +156,21 @@ impl<C: Send + 'static, D: Send + Sync + 'static> SagaBuilder<C, D> {
     /// Stops undoing at the first undo that fails for good. Default: the steps before it are undone all the same.
     pub fn halt_on_undo_failure(mut self) -> Self {
         self.halt_on_undo_failure = true;
+        self
+    }
+
+    /// Turns back where the pivot has not been reached so long after the start: no step is begun any more, and the one
+    /// that runs is awaited. It never limits what comes after the pivot, or an undo. Default: none.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Hears of every event of every saga of this definition.
+    ///
+    /// Called on the saga's task. A panic in it is logged, and otherwise ignored.
+    pub fn on_event(mut self, listener: impl Fn(&SagaEvent<'_>) + Send + Sync + 'static) -> Self {
+        self.listener = Some(Arc::new(listener));
         self
     }
 
@@ -167,6 +190,8 @@ impl<C: Send + 'static, D: Send + Sync + 'static> SagaBuilder<C, D> {
             plan,
             code: code?,
             name: self.name,
+            deadline: self.deadline,
+            listener: self.listener,
             deps: Arc::new(self.deps),
         })))
     }

@@ -5,17 +5,20 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::action::Code;
 use super::cx::{Cx, RunOf};
-use super::definition::{Definition, Runnable};
+use super::definition::Definition;
 use super::error::{Cause, Report, SagaError, StepError, StepFailure};
 use super::event::{Event, Known, Reality, SagaEnd};
-use super::machine::{Direction, Next, State, decide, unresolved};
+use super::machine::{Direction, Next, State, Stop, decide, unresolved};
+use crate::clock::after;
 use crate::curve::{Curve, Progress};
 use crate::random::{Random, seed};
 
@@ -41,16 +44,41 @@ pub(crate) struct Interpreter<C, D> {
     errors: Vec<Option<SharedError>>,
     undo_errors: Vec<Option<SharedError>>,
     random: Random,
+    cancel: Arc<Cancel>,
+    deadline: Option<Instant>,
+    /// What has been waited for: the next run of this step, after so many failures.
+    waited: Option<(usize, u32)>,
+}
+
+/// The request to turn back.
+#[derive(Default)]
+pub(crate) struct Cancel {
+    requested: AtomicBool,
+    changed: Notify,
+}
+
+impl Cancel {
+    pub(crate) fn request(&self) {
+        self.requested.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    fn is_requested(&self) -> bool {
+        self.requested.load(Ordering::Acquire)
+    }
 }
 
 impl<C: Clone + Send + 'static, D: Send + Sync + 'static> Interpreter<C, D> {
-    pub(crate) fn new(saga: Arc<Definition<C, D>>, id: Arc<str>, context: C) -> Self {
+    pub(crate) fn new(saga: Arc<Definition<C, D>>, id: Arc<str>, context: C, cancel: Arc<Cancel>) -> Self {
         let steps = saga.plan.steps.len();
         Self {
             state: State::new(&saga.plan),
             errors: vec![None; steps],
             undo_errors: vec![None; steps],
             random: Random::stream(seed(), 0),
+            cancel,
+            deadline: saga.deadline.map(after),
+            waited: None,
             saga,
             id,
             context,
@@ -58,44 +86,63 @@ impl<C: Clone + Send + 'static, D: Send + Sync + 'static> Interpreter<C, D> {
     }
 
     pub(crate) async fn run(mut self) -> Result<C, SagaError> {
-        self.record(Event::Created);
+        self.record(&Event::Created);
         loop {
-            match decide(&self.saga.plan, &self.state, None) {
-                Next::Start { step, failures } => {
-                    self.wait(step, failures, |code| &code.backoff).await;
-                    self.start(step, failures).await;
+            match decide(&self.saga.plan, &self.state, self.stop()) {
+                Next::Start { step, failures } if failures > 0 && self.waited != Some((step, failures)) => {
+                    self.wait(step, failures).await;
                 }
+                Next::Start { step, failures } => self.start(step, failures).await,
                 Next::Reconcile { step } => self.reconcile(step).await,
-                Next::Unwind { reason } => self.record(Event::Unwinding { reason }),
+                Next::Unwind { reason } => self.record(&Event::Unwinding { reason }),
                 Next::Undo {
                     step,
                     outcome,
                     failures,
                 } => {
-                    self.wait(step, failures, |code| &code.undo_backoff).await;
+                    if let Some(retry) = failures.checked_sub(1) {
+                        sleep(self.delay(retry, &self.saga.clone().code[step].undo_backoff)).await;
+                    }
                     self.undo(step, outcome, failures).await;
                 }
-                Next::Finish { end } => self.record(Event::Finished { end }),
+                Next::Finish { end } => self.record(&Event::Finished { end }),
                 Next::Rest | Next::Corrupt => return self.end(),
             }
         }
     }
 
-    fn record(&mut self, event: Event) {
-        let saga = self.saga.name.as_str();
-        tracing::debug!(target: "steadfast::saga", saga, id = &*self.id, ?event);
-        self.state.apply(&self.saga.plan, &event);
+    fn record(&mut self, event: &Event) {
+        self.state.apply(&self.saga.plan, event);
+        self.saga.emit(&self.id, event);
     }
 
-    /// Waits as long as after so many failures.
-    async fn wait(&mut self, step: usize, failures: u32, curve: impl Fn(&Runnable<C, D>) -> &Curve) {
-        if failures == 0 {
-            return;
+    /// Why nothing more is to be begun.
+    fn stop(&self) -> Option<Stop> {
+        if self.cancel.is_requested() {
+            return Some(Stop::Cancelled);
         }
-        let mut progress = Progress::after(failures - 1);
+        let passed = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        passed.then_some(Stop::Deadline)
+    }
+
+    /// Waits until a step may be run again; shorter, if it is not to be run any more.
+    async fn wait(&mut self, step: usize, failures: u32) {
+        self.waited = Some((step, failures));
+        let backoff = &self.saga.clone().code[step].backoff;
+        let until = after(self.delay(failures - 1, backoff));
+        let until = self.deadline.map_or(until, |deadline| until.min(deadline));
+        let cancel = Arc::clone(&self.cancel);
+        if !cancel.is_requested() && self.state.may_unwind(&self.saga.plan) {
+            let _ = timeout_at(until, cancel.changed.notified()).await;
+        } else {
+            sleep_until(until).await;
+        }
+    }
+
+    fn delay(&mut self, retry: u32, backoff: &Curve) -> Duration {
         let random = &mut self.random;
-        let wait = curve(&self.saga.code[step]).next(&mut progress, || random.unit());
-        sleep(wait.unwrap_or_default()).await;
+        let delay = backoff.next(&mut Progress::after(retry), || random.unit());
+        delay.unwrap_or_default()
     }
 
     fn cx(&self, step: usize, attempt: u32, undo: Option<Known>) -> Cx<C, D> {
@@ -114,14 +161,14 @@ impl<C: Clone + Send + 'static, D: Send + Sync + 'static> Interpreter<C, D> {
 
     async fn start(&mut self, step: usize, failures: u32) {
         let name = self.name(step);
-        self.record(Event::Started { step: name.clone() });
+        self.record(&Event::Started { step: name.clone() });
         let mut cx = self.cx(step, failures + 1, None);
         let code = &self.saga.code[step].code;
         let (action, limit) = (Arc::clone(&code.action), code.timeout);
         match run(&*action, &mut cx, limit).await {
             Ok(()) => {
                 self.context = cx.data;
-                self.record(Event::Succeeded { step: name });
+                self.record(&Event::Succeeded { step: name });
             }
             Err(failed) => {
                 let event = Event::Failed {
@@ -131,7 +178,7 @@ impl<C: Clone + Send + 'static, D: Send + Sync + 'static> Interpreter<C, D> {
                     error: failed.error.to_string(),
                 };
                 self.errors[step] = Some(failed.error.into());
-                self.record(event);
+                self.record(&event);
             }
         }
     }
@@ -150,7 +197,7 @@ impl<C: Clone + Send + 'static, D: Send + Sync + 'static> Interpreter<C, D> {
             self.context = cx.data;
         }
         let step = self.name(step);
-        self.record(Event::Reconciled { step, reality });
+        self.record(&Event::Reconciled { step, reality });
     }
 
     async fn undo(&mut self, step: usize, outcome: Known, failures: u32) {
@@ -159,17 +206,17 @@ impl<C: Clone + Send + 'static, D: Send + Sync + 'static> Interpreter<C, D> {
             step: name.clone(),
             outcome,
         };
-        self.record(started);
+        self.record(&started);
         let mut cx = self.cx(step, failures + 1, Some(outcome));
         let code = &self.saga.code[step].code;
         let Some(undo) = code.undo.clone() else {
-            return self.record(Event::UndoSucceeded { step: name });
+            return self.record(&Event::UndoSucceeded { step: name });
         };
         let limit = code.undo_timeout;
         match run(&*undo, &mut cx, limit).await {
             Ok(()) => {
                 self.context = cx.data;
-                self.record(Event::UndoSucceeded { step: name });
+                self.record(&Event::UndoSucceeded { step: name });
             }
             Err(failed) => {
                 let event = Event::UndoFailed {
@@ -178,7 +225,7 @@ impl<C: Clone + Send + 'static, D: Send + Sync + 'static> Interpreter<C, D> {
                     last: failures + 1 >= self.saga.plan.steps[step].undo_attempts,
                 };
                 self.undo_errors[step] = Some(failed.error.into());
-                self.record(event);
+                self.record(&event);
             }
         }
     }

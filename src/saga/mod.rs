@@ -1,9 +1,10 @@
-//! Steps that are done one after the other, or undone.
+#![doc = include_str!("../../docs/saga.md")]
 
 mod action;
 mod cx;
 mod definition;
 mod drive;
+mod emit;
 mod error;
 mod event;
 mod machine;
@@ -14,7 +15,9 @@ mod step;
 pub use action::{Action, AsyncOnce, Reconcile};
 pub use cx::Cx;
 pub use definition::{Saga, SagaBuilder};
+pub use emit::SagaEvent;
 pub use error::{Cause, Report, SagaError, StepError, StepFailure, StepResult};
 pub use event::{Event, Known, Reality, Reason, SagaEnd};
-pub use plan::{StepKind, WhenInterrupted, WhenUnknown};
-pub use step::{DEFAULT_ATTEMPTS, DEFAULT_KEY_VALID_FOR, DEFAULT_STEP_BACKOFF, DEFAULT_STEP_TIMEOUT, Step};
+pub use plan::{StepKind, WhenUnknown};
+pub use run::SagaHandle;
+pub use step::{DEFAULT_ATTEMPTS, DEFAULT_STEP_BACKOFF, DEFAULT_STEP_TIMEOUT, Step};

@@ -1,7 +1,6 @@
 //! What the machine has to know of a saga: its steps without their code.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 /// What a step is to the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,20 +40,6 @@ pub enum WhenUnknown {
     Stick,
 }
 
-/// What becomes of a step that was running when its process died.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum WhenInterrupted {
-    /// It runs again, under the same key.
-    #[default]
-    Rerun,
-    /// Its reconcile hook is asked what has happened.
-    Reconcile,
-    /// The saga is rolled back.
-    Unwind,
-    /// The saga rests as stuck, for somebody to look.
-    Stick,
-}
-
 /// One step.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct StepPlan {
@@ -67,9 +52,6 @@ pub(crate) struct StepPlan {
     pub(crate) attempts: u32,
     pub(crate) undo_attempts: u32,
     pub(crate) when_unknown: WhenUnknown,
-    pub(crate) when_interrupted: WhenInterrupted,
-    /// How long its participant remembers a key.
-    pub(crate) key_valid_for: Duration,
 }
 
 /// All of them, in order.

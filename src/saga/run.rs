@@ -1,10 +1,15 @@
 //! The simple face: a saga in memory.
 
+use std::fmt;
 use std::fmt::Write as _;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::task::JoinHandle;
 
 use super::definition::Saga;
-use super::drive::Interpreter;
+use super::drive::{Cancel, Interpreter};
 use super::error::SagaError;
 use crate::random::unique;
 
@@ -26,15 +31,69 @@ impl<C: Clone + Send + 'static, D: Send + Sync + 'static> Saga<C, D> {
     /// Outside of a tokio runtime with time enabled. A panic of a step does not pass: it counts as a failure that may
     /// have had its effect.
     pub async fn run(&self, context: C) -> Result<C, SagaError> {
-        let id = new_id();
-        let interpreter = Interpreter::new(Arc::clone(&self.0), Arc::clone(&id), context);
-        match tokio::spawn(interpreter.run()).await {
-            Ok(ended) => ended,
-            Err(_) => Err(SagaError::Detached {
-                saga: self.name().to_owned(),
-                id: id.as_ref().to_owned(),
-            }),
+        self.start(context).await
+    }
+
+    /// Starts the saga at once, on a task of its own. The handle awaits its end, and can turn it back.
+    ///
+    /// # Panics
+    ///
+    /// As for [`run`](Self::run).
+    pub fn start(&self, context: C) -> SagaHandle<C> {
+        let (id, cancel) = (new_id(), Arc::<Cancel>::default());
+        let interpreter = Interpreter::new(Arc::clone(&self.0), Arc::clone(&id), context, Arc::clone(&cancel));
+        SagaHandle {
+            task: tokio::spawn(interpreter.run()),
+            cancel,
+            saga: self.name().to_owned(),
+            id,
         }
+    }
+}
+
+/// A saga under way; made by [`Saga::start`]. It is the future of its end; dropped, the saga goes on without it.
+#[must_use = "dropped, nobody hears how the saga ends"]
+pub struct SagaHandle<C> {
+    task: JoinHandle<Result<C, SagaError>>,
+    cancel: Arc<Cancel>,
+    saga: String,
+    id: Arc<str>,
+}
+
+impl<C> SagaHandle<C> {
+    /// The saga's own id, that its keys begin with.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Asks the saga to turn back: no step is begun any more, and the one that runs is awaited. After the pivot it has
+    /// no effect. Which came first is told by the saga's end.
+    pub fn cancel(&self) {
+        self.cancel.request();
+    }
+}
+
+impl<C> Future for SagaHandle<C> {
+    type Output = Result<C, SagaError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let ended = ready!(Pin::new(&mut self.task).poll(cx));
+        Poll::Ready(ended.unwrap_or_else(|_| {
+            Err(SagaError::Detached {
+                saga: self.saga.clone(),
+                id: self.id.as_ref().to_owned(),
+            })
+        }))
+    }
+}
+
+impl<C> fmt::Debug for SagaHandle<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SagaHandle")
+            .field("saga", &self.saga)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 

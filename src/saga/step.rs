@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::action::{Action, Reconcile, SharedCode, action, reconcile};
 use super::error::{StepError, StepResult};
 use super::event::Reality;
-use super::plan::{StepKind, StepPlan, WhenInterrupted, WhenUnknown};
+use super::plan::{StepKind, StepPlan, WhenUnknown};
 use crate::Backoff;
 
 /// How often an action, or an undo, is run: the first time, and twice more.
@@ -16,10 +16,8 @@ pub const DEFAULT_ATTEMPTS: u32 = 3;
 pub const DEFAULT_STEP_TIMEOUT: Duration = Duration::from_secs(60);
 /// What the waits between two runs begin with.
 pub const DEFAULT_STEP_BACKOFF: Duration = Duration::from_millis(100);
-/// How long a participant remembers a key.
-pub const DEFAULT_KEY_VALID_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// A step with its options: for [`SagaBuilder::add`](super::SagaBuilder::add).
+/// A step with its options: for [`SagaBuilder::add`](super::SagaBuilder::with).
 ///
 /// # Examples
 ///
@@ -30,7 +28,7 @@ pub const DEFAULT_KEY_VALID_FOR: Duration = Duration::from_secs(24 * 3600);
 /// let charge = Step::pivot("charge", async |_: &mut Cx<u32>| Ok(()))
 ///     .attempts(5)
 ///     .timeout(Duration::from_secs(10));
-/// let order = Saga::<u32>::builder("order").add(charge).build()?;
+/// let order = Saga::<u32>::builder("order").with(charge).build()?;
 /// # Ok::<_, steadfast::ConfigError>(())
 /// ```
 #[must_use]
@@ -90,8 +88,6 @@ impl<C: Send + 'static, D: Send + Sync + 'static> Step<C, D> {
                 attempts: DEFAULT_ATTEMPTS,
                 undo_attempts: DEFAULT_ATTEMPTS,
                 when_unknown: WhenUnknown::default(),
-                when_interrupted: WhenInterrupted::default(),
-                key_valid_for: DEFAULT_KEY_VALID_FOR,
             },
             code: StepCode {
                 action,
@@ -105,8 +101,7 @@ impl<C: Send + 'static, D: Send + Sync + 'static> Step<C, D> {
         }
     }
 
-    /// How often the action is run at most; a run that was interrupted by a crash does not count. At least 1.
-    /// Default: 3.
+    /// How often the action is run at most. At least 1. Default: 3.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.plan.attempts = attempts;
         self
@@ -159,18 +154,6 @@ impl<C: Send + 'static, D: Send + Sync + 'static> Step<C, D> {
     /// What becomes of it on the way back where nobody knows whether it had its effect. Default: it is undone.
     pub fn when_unknown(mut self, when_unknown: WhenUnknown) -> Self {
         self.plan.when_unknown = when_unknown;
-        self
-    }
-
-    /// What becomes of it when its process died while it ran. Default: it runs again, under the same key.
-    pub fn when_interrupted(mut self, when_interrupted: WhenInterrupted) -> Self {
-        self.plan.when_interrupted = when_interrupted;
-        self
-    }
-
-    /// How long its participant remembers a key. Default: 24 h.
-    pub fn key_valid_for(mut self, key_valid_for: Duration) -> Self {
-        self.plan.key_valid_for = key_valid_for;
         self
     }
 }

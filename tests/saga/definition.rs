@@ -25,12 +25,12 @@ fn a_definition_that_makes_no_sense_is_refused_with_the_reason() {
         ("pivot", saga().pivot("a", act).pivot("b", act)),
         ("step", saga().pivot("a", act).step("b", act, act)),
         ("retriable", saga().retriable("a", act).pivot("b", act)),
-        ("attempts", saga().add(Step::pivot("a", act).attempts(0))),
+        ("attempts", saga().with(Step::pivot("a", act).attempts(0))),
         (
             "undo_attempts",
-            saga().add(Step::compensatable("a", act, act).undo_attempts(0)),
+            saga().with(Step::compensatable("a", act, act).undo_attempts(0)),
         ),
-        ("timeout", saga().add(Step::pivot("a", act).timeout(Duration::ZERO))),
+        ("timeout", saga().with(Step::pivot("a", act).timeout(Duration::ZERO))),
     ];
     for (setting, saga) in wrong {
         let error = saga.build().unwrap_err();

@@ -90,9 +90,9 @@ impl World {
 
     fn abc(&self) -> SagaBuilder<Log> {
         Saga::builder("abc")
-            .add(self.step("a"))
-            .add(self.step("b"))
-            .add(self.step("c"))
+            .with(self.step("a"))
+            .with(self.step("b"))
+            .with(self.step("c"))
     }
 }
 
@@ -175,8 +175,8 @@ async fn a_clean_failure_after_a_doubtful_one_does_not_take_the_doubt_back() {
     let world = World::default();
     world.script("b", [Does::Break, Does::Fail]);
     let answering = Saga::builder("abc")
-        .add(world.step("a"))
-        .add(world.step("b").answers_by_key());
+        .with(world.step("a"))
+        .with(world.step("b").answers_by_key());
     compensated(run(answering).await);
     assert_eq!(world.calls(), "a b b ~a", "unless the participant answers for all runs");
 }
@@ -226,9 +226,9 @@ async fn an_undo_is_tried_again_and_the_others_go_on_without_it() {
 fn with_pivot(world: &World) -> SagaBuilder<Log> {
     let quick = Backoff::constant(Duration::from_millis(10));
     Saga::builder("order")
-        .add(world.step("a"))
-        .add(Step::pivot("p", world.action("p")).backoff(quick.clone()))
-        .add(Step::retriable("r", world.action("r")).backoff(quick))
+        .with(world.step("a"))
+        .with(Step::pivot("p", world.action("p")).backoff(quick.clone()))
+        .with(Step::retriable("r", world.action("r")).backoff(quick))
 }
 
 #[tokio::test(start_paused = true)]
@@ -286,8 +286,8 @@ async fn a_hook_settles_what_nobody_knows() {
             world.step("p")
         };
         let mut saga = Saga::builder("order")
-            .add(world.step("a"))
-            .add(doubtful.reconcile(hook));
+            .with(world.step("a"))
+            .with(doubtful.reconcile(hook));
         if pivot {
             saga = saga.retriable("r", world.action("r"));
         }
@@ -311,8 +311,8 @@ async fn a_step_in_doubt_is_skipped_or_sticks_where_it_says_so() {
         let world = World::default();
         world.script("b", [Does::BreakForGood]);
         let saga = Saga::builder("ab")
-            .add(world.step("a"))
-            .add(world.step("b").when_unknown(when));
+            .with(world.step("a"))
+            .with(world.step("b").when_unknown(when));
         let ended = run(saga).await;
         assert_eq!(world.calls(), calls);
         match when {
@@ -328,8 +328,8 @@ async fn what_has_no_effect_or_needs_no_undo_is_not_undone() {
     world.script("c", [Does::Fail]);
     let saga = Saga::builder("s")
         .read_only("a", world.action("a"))
-        .add(Step::without_undo("b", world.action("b")))
-        .add(world.step("c"));
+        .with(Step::without_undo("b", world.action("b")))
+        .with(world.step("c"));
     compensated(run(saga).await);
     assert_eq!(world.calls(), "a b c");
 }
@@ -355,7 +355,7 @@ async fn the_keys_of_a_step_are_the_same_in_every_attempt_and_the_undo_knows_the
         }
     };
     let step = Step::compensatable("charge", note(true), note(false)).attempts(2);
-    let ended = Saga::builder("s").add(step).build().unwrap().run(()).await;
+    let ended = Saga::builder("s").with(step).build().unwrap().run(()).await;
     let id = ended.unwrap_err().report().unwrap().id.clone();
     let (action, undo) = (format!("{id}:1:charge:do"), format!("{id}:1:charge:undo"));
     let expected = [
@@ -377,9 +377,9 @@ async fn a_caller_that_leaves_does_not_stop_the_saga() {
         }
     };
     let saga = Saga::builder("s")
-        .add(world.step("a"))
-        .add(Step::without_undo("slow", slow))
-        .add(world.step("c"));
+        .with(world.step("a"))
+        .with(Step::without_undo("slow", slow))
+        .with(world.step("c"));
     let saga = saga.build().unwrap();
     let mut call = Box::pin(saga.run(Log::new()));
     assert!((&mut call).now_or_never().is_none());
@@ -399,4 +399,83 @@ async fn an_error_tells_which_step_failed_and_why() {
     let chain = format!("{:#}", anyhow::Error::from(error.clone()));
     assert_eq!(chain, "saga `abc` was rolled back: step `b` failed: step `b`: no");
     assert!(error.source().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_saga_that_is_cancelled_finishes_its_step_and_turns_back() {
+    let world = World::default();
+    let slow = {
+        let world = world.clone();
+        async move |_: &mut Cx<Log>| {
+            sleep(Duration::from_secs(1)).await;
+            world.act("slow".to_owned(), "slow").await
+        }
+    };
+    let saga = Saga::builder("s")
+        .with(Step::compensatable("slow", slow, world.undo("slow")))
+        .with(world.step("c"));
+    let handle = saga.build().unwrap().start(Log::new());
+    sleep(Duration::from_millis(1)).await;
+    handle.cancel();
+    let report = compensated(handle.await);
+    assert_eq!(world.calls(), "slow ~slow");
+    assert!(matches!(report.cause, Some(Cause::Cancelled)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_saga_that_waits_for_another_attempt_is_cancelled_at_once() {
+    let world = World::default();
+    world.script("b", [Does::Break; 3]);
+    let hour = Backoff::constant(Duration::from_secs(3_600));
+    let saga = Saga::builder("s")
+        .with(world.step("a"))
+        .with(world.step("b").backoff(hour));
+    let start = Instant::now();
+    let handle = saga.build().unwrap().start(Log::new());
+    sleep(Duration::from_secs(1)).await;
+    handle.cancel();
+    compensated(handle.await);
+    assert_eq!((world.calls().as_str(), start.elapsed().as_secs()), ("a b ~b? ~a", 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_pivot_neither_a_cancel_nor_the_deadline_counts() {
+    let world = World::default();
+    world.script("r", [Does::Hang, Does::Hang]);
+    let saga = with_pivot(&world).deadline(Duration::from_secs(1)).build().unwrap();
+    let handle = saga.start(Log::new());
+    sleep(Duration::from_millis(1)).await;
+    handle.cancel();
+    assert_eq!(handle.await.unwrap(), ["a", "p", "r"]);
+    assert_eq!(world.calls(), "a p r r r");
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_its_deadline_a_saga_turns_back_and_its_undo_takes_its_time() {
+    let world = World::default();
+    world.script("b", [Does::Hang]).script("~a", [Does::Hang, Does::Hang]);
+    let saga = world.abc().deadline(Duration::from_secs(30));
+    let start = Instant::now();
+    let report = compensated(run(saga).await);
+    assert_eq!(world.calls(), "a b ~b? ~a ~a ~a");
+    assert!(matches!(report.cause, Some(Cause::Deadline)));
+    assert!(start.elapsed() > Duration::from_secs(180));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_hears_every_event_in_order_and_may_panic() {
+    let (world, heard) = (World::default(), Arc::new(Mutex::new(Vec::new())));
+    world.script("b", [Does::Fail]);
+    let saga = world.abc().on_event({
+        let heard = Arc::clone(&heard);
+        move |told| {
+            assert_eq!(told.saga, "abc");
+            let event = format!("{:?}", told.event);
+            heard.lock().unwrap().push(event.split(' ').next().unwrap().to_owned());
+            panic!("a listener only watches");
+        }
+    });
+    compensated(run(saga).await);
+    let events = "Created Started Succeeded Started Failed Unwinding UndoStarted UndoSucceeded Finished";
+    assert_eq!(heard.lock().unwrap().join(" "), events);
 }

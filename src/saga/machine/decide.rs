@@ -3,7 +3,7 @@
 //! | the step | going forward | going back |
 //! |---|---|---|
 //! | untouched | start it | skip |
-//! | started, no result | as its plan says: rerun, ask its hook, turn back, rest | unknown |
+//! | started, no result | start it again | unknown |
 //! | succeeded | the next | undo it |
 //! | failed without effect, retryable, attempts left | wait, start it | skip; unknown if an earlier run was |
 //! | failed without effect, for good | turn back | skip; unknown if an earlier run was |
@@ -17,7 +17,7 @@
 //! no turning back: what would turn rests instead.
 
 use super::super::event::{Known, Reality, Reason, SagaEnd};
-use super::super::plan::{Plan, StepKind, StepPlan, WhenInterrupted, WhenUnknown};
+use super::super::plan::{Plan, StepKind, StepPlan, WhenUnknown};
 use super::state::{Direction, Phase, State, StepState};
 use crate::Effect;
 
@@ -47,8 +47,8 @@ pub(crate) enum Next {
     Corrupt,
 }
 
-/// What is to be done next. `stop` matters where something would be started that nobody needs any more.
-pub(crate) fn decide(plan: &Plan, state: &State, stop: Option<Stop>) -> Next {
+/// What is to be done next. `halt` matters where something would be started that nobody needs any more.
+pub(crate) fn decide(plan: &Plan, state: &State, halt: Option<Stop>) -> Next {
     if state.corrupt || !state.created {
         return Next::Corrupt;
     }
@@ -56,14 +56,14 @@ pub(crate) fn decide(plan: &Plan, state: &State, stop: Option<Stop>) -> Next {
         return Next::Rest;
     }
     match state.direction {
-        Direction::Forward => forward(plan, state, stop),
+        Direction::Forward => forward(plan, state, halt),
         Direction::Backward(_) => backward(plan, state),
     }
 }
 
 const STUCK: Next = Next::Finish { end: SagaEnd::Stuck };
 
-fn forward(plan: &Plan, state: &State, stop: Option<Stop>) -> Next {
+fn forward(plan: &Plan, state: &State, halt: Option<Stop>) -> Next {
     let open = state.steps.iter().position(|step| !step.is_done());
     let Some(step) = open else {
         return Next::Finish {
@@ -83,9 +83,9 @@ fn forward(plan: &Plan, state: &State, stop: Option<Stop>) -> Next {
             step: planned.name.clone().into_owned(),
         })
     };
-    let start = |failures| match stop {
-        Some(stop) if state.may_unwind(plan) => Next::Unwind {
-            reason: match stop {
+    let start = |failures| match halt {
+        Some(why) if state.may_unwind(plan) => Next::Unwind {
+            reason: match why {
                 Stop::Cancelled => Reason::Cancelled,
                 Stop::Deadline => Reason::Deadline,
             },
@@ -93,13 +93,7 @@ fn forward(plan: &Plan, state: &State, stop: Option<Stop>) -> Next {
         _ => Next::Start { step, failures },
     };
     match at.phase {
-        Phase::Untouched => start(0),
-        Phase::Started => match planned.when_interrupted {
-            WhenInterrupted::Reconcile if planned.can_reconcile => Next::Reconcile { step },
-            WhenInterrupted::Rerun | WhenInterrupted::Reconcile => start(0),
-            WhenInterrupted::Unwind => failed(),
-            WhenInterrupted::Stick => STUCK,
-        },
+        Phase::Untouched | Phase::Started => start(0),
         Phase::Failed { retryable: true, .. } if at.failures < planned.attempts => start(at.failures),
         Phase::Failed { effect, .. } => {
             if planned.kind == StepKind::Pivot && (effect == Effect::Maybe || at.maybe) {

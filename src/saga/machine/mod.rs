@@ -3,5 +3,5 @@
 mod decide;
 mod state;
 
-pub(crate) use decide::{Next, decide, unresolved};
+pub(crate) use decide::{Next, Stop, decide, unresolved};
 pub(crate) use state::{Direction, State};

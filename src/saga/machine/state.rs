@@ -76,6 +76,7 @@ impl State {
     }
 
     /// The state after `events`.
+    #[cfg(test)]
     pub(crate) fn fold<'e>(plan: &Plan, events: impl IntoIterator<Item = &'e Event>) -> Self {
         let mut state = Self::new(plan);
         for event in events {
@@ -101,7 +102,7 @@ impl State {
             Event::Created => self.created = true,
             Event::Started { step } => {
                 let index = self.forward(plan, step)?;
-                let before = self.steps[..index].iter().all(|step| step.is_done());
+                let before = self.steps[..index].iter().all(StepState::is_done);
                 let step = &mut self.steps[index];
                 match step.phase {
                     Phase::Untouched
