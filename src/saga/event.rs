@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::Effect;
 
 /// Why a saga turned back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "why", rename_all = "snake_case")]
 pub enum Reason {
     /// A step failed for good.
@@ -71,7 +71,7 @@ impl SagaEnd {
 }
 
 /// One event. Steps are named, and never counted: a definition may grow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The saga exists.

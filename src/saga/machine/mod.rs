@@ -1,6 +1,8 @@
 //! The machine of a saga: a fold of events, and a decision. No clock, no futures, nothing but what was written down.
 
 mod decide;
+#[cfg(test)]
+mod model;
 mod state;
 
 pub(crate) use decide::{Next, Stop, decide, unresolved};

@@ -5,7 +5,7 @@ use super::super::plan::Plan;
 use crate::Effect;
 
 /// Where one step stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Phase {
     /// It was never run.
     Untouched,
@@ -27,7 +27,7 @@ pub(crate) enum Phase {
     Undone,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct StepState {
     pub(crate) phase: Phase,
     /// Any of its runs may have had the effect. A later clean failure does not take that back: it speaks of its own run.
@@ -40,14 +40,14 @@ pub(crate) struct StepState {
 }
 
 /// Which way it goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Direction {
     Forward,
     Backward(Reason),
 }
 
 /// The whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct State {
     pub(crate) steps: Vec<StepState>,
     pub(crate) direction: Direction,
@@ -73,16 +73,6 @@ impl State {
             end: None,
             corrupt: false,
         }
-    }
-
-    /// The state after `events`.
-    #[cfg(test)]
-    pub(crate) fn fold<'e>(plan: &Plan, events: impl IntoIterator<Item = &'e Event>) -> Self {
-        let mut state = Self::new(plan);
-        for event in events {
-            state.apply(plan, event);
-        }
-        state
     }
 
     /// Takes one more event. What cannot have happened makes the state corrupt, for good.
