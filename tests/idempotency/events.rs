@@ -1,10 +1,5 @@
 //! What is told of a call: to a listener, to `tracing` and to `metrics`; and what never is.
 
-#[path = "../support/mod.rs"]
-mod support;
-#[path = "../support/telemetry.rs"]
-mod telemetry;
-
 use std::error::Error as StdError;
 use std::fmt::{self, Debug, Write as _};
 use std::future::pending;
@@ -21,8 +16,10 @@ use steadfast::idempotency::{
 use steadfast::storage::StorageErrorKind;
 use steadfast::testing::idempotency::{Call, Fault, Faulty};
 use steadfast::{Key, KeyId, Rejected};
-use telemetry::{counted, logged, paused};
+
 use tokio::time::sleep;
+
+use crate::shared::telemetry::{counted, logged, paused};
 
 use super::driver::{Counted, Failure, key, request};
 use super::edges::Told;

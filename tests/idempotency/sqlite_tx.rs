@@ -420,9 +420,9 @@ async fn errors_show_no_keys_and_no_requests() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let listener = Arc::clone(&heard);
     let bookings = bench.at_most_once().on_event(move |event| {
-        listener.lock().unwrap().push_str(&format!("{event:?}"));
+        listener.lock().unwrap().push(format!("{event:?}"));
         if let EventKind::StoreFailed { error, .. } = event.kind {
-            listener.lock().unwrap().push_str(&chain(error));
+            listener.lock().unwrap().push(chain(error));
         }
     });
     let bookings = bookings.build().unwrap();
