@@ -72,6 +72,10 @@
     doc = "| [`idempotency`] | one effect per key, on memory, SQLite, PostgreSQL and Redis |"
 )]
 #![cfg_attr(
+    feature = "saga",
+    doc = "| [`saga`] | steps that are undone when a later one fails |"
+)]
+#![cfg_attr(
     feature = "http",
     doc = "| [`http`] | presets for HTTP and gRPC clients, and for servers |"
 )]
@@ -138,6 +142,7 @@
 //! | `sqlite`, `sqlite-bundled` | no | durable state in SQLite files: of the system's SQLite, or of one compiled in | `rusqlite`, a C compiler |
 //! | `postgres` | no | durable state in PostgreSQL | `tokio-postgres`, `deadpool-postgres` |
 //! | `redis` | no | idempotency on Redis | `redis` |
+//! | `saga` | no | the module of that name, in memory | `serde` |
 //! | `testing` | no | the conformance suite for stores, and a store that fails on demand | nothing; for tests |
 //! | `reqwest-0_12`, `reqwest-0_13` | no | `http` knows that client's types | that client, without its features |
 //! | `serde` | no | configurations from a file: `RetryConfig`, `CircuitBreakerConfig`, `BulkheadConfig`, `TimeoutConfig` | `serde` with its derive, `humantime` |
