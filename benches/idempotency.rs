@@ -1,8 +1,8 @@
 //! What a claim costs on a database, beside the least that the same database can do: in one run, so that the disk is
 //! the same.
 //!
-//! `cargo bench --bench idempotency [sqlite] [redis]`; for Redis `scripts/servers cargo bench ..`, or a server in
-//! `STEADFAST_REDIS`. Each row is the median of five rounds, which the contenders take in turns.
+//! `cargo bench --bench idempotency [sqlite] [postgres] [redis]`; for the latter two `scripts/servers cargo bench ..`, or
+//! servers in `STEADFAST_POSTGRES` and `STEADFAST_REDIS`. Each row is the median of five rounds, which the contenders take in turns.
 #![allow(clippy::expect_used, reason = "a benchmark that cannot be set up has to stop")]
 
 use std::path::{Path, PathBuf};
@@ -16,8 +16,12 @@ use bytes::Bytes;
 use futures::future::join_all;
 use steadfast::KeyId;
 use steadfast::idempotency::store::{Claim, ClaimId, Claimed, Mode, Store};
-use steadfast::idempotency::{Fingerprint, RedisStore, SqliteStore};
+use steadfast::idempotency::{Fingerprint, PostgresStore, RedisStore, SqliteStore};
+use steadfast::storage::PostgresStorage;
+use steadfast::storage::deadpool_postgres::{Manager, Pool};
 use steadfast::storage::rusqlite::Connection;
+use steadfast::storage::tokio_postgres::types::{ToSql, Type};
+use steadfast::storage::tokio_postgres::{Config, NoTls};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
@@ -36,6 +40,16 @@ fn main() {
         for clients in [32, 256] {
             let table = sqlite(&runtime, clients);
             table.print(&format!("SQLite | {clients}"));
+        }
+    }
+    if runs("postgres") {
+        match env::var("STEADFAST_POSTGRES") {
+            Ok(url) => {
+                for clients in [1, 8, 32] {
+                    postgres(&runtime, &url, clients).print(&format!("PostgreSQL | {clients}"));
+                }
+            }
+            Err(_) => eprintln!("skipped: STEADFAST_POSTGRES is not set"),
         }
     }
     if runs("redis") {
@@ -276,6 +290,87 @@ fn redis(runtime: &Runtime, url: &str, clients: usize) -> Table<'static> {
         ("claim", &mut claims),
         ("claim and complete", &mut both),
     ])
+}
+
+/// Each client has a connection of its own. The bare one is one insert for each round trip, of as much as a claim writes,
+/// into a table that has the primary key alone.
+fn postgres(runtime: &Runtime, url: &str, clients: usize) -> Table<'static> {
+    let pool = runtime.block_on(prepared(url, clients));
+    let store = PostgresStore::new(&PostgresStorage::new(pool.clone()));
+    runtime.block_on(store.migrate()).expect("the tables can be made");
+    let mut bare = || {
+        let pool = pool.clone();
+        rate(runtime, clients, move |n| {
+            let pool = pool.clone();
+            async move { insert(&pool, n).await }
+        })
+    };
+    let claims = store.clone();
+    let mut claims = || {
+        let store = claims.clone();
+        rate(runtime, clients, move |n| {
+            let store = store.clone();
+            async move { claim(&store, n).await }
+        })
+    };
+    let mut replays = || {
+        let store = store.clone();
+        runtime.block_on(claim_and_complete(&store, 0));
+        rate(runtime, clients, move |_| {
+            let store = store.clone();
+            async move {
+                let (id, claim) = request(0);
+                store.claim(id, &claim).await.expect("the store answers");
+            }
+        })
+    };
+    let mut both = || {
+        let store = store.clone();
+        rate(runtime, clients, move |n| {
+            let store = store.clone();
+            async move { claim_and_complete(&store, n).await }
+        })
+    };
+    Table::measure(&mut [
+        ("bare: an insert for each round trip", &mut bare),
+        ("claim", &mut claims),
+        ("replay", &mut replays),
+        ("claim and complete", &mut both),
+    ])
+}
+
+/// A pool of so many connections to a database of its own.
+async fn prepared(url: &str, connections: usize) -> Pool {
+    let mut config: Config = url.parse().expect("it is a URL");
+    let pool = |config: &Config| {
+        let builder = Pool::builder(Manager::new(config.clone(), NoTls));
+        builder.max_size(connections).build().expect("it has no timeouts")
+    };
+    let admin = pool(&config).get().await.expect("the server is there");
+    for statement in [
+        "DROP DATABASE IF EXISTS steadfast_bench WITH (FORCE)",
+        "CREATE DATABASE steadfast_bench",
+    ] {
+        admin.batch_execute(statement).await.expect("a database can be made");
+    }
+    config.dbname("steadfast_bench");
+    let pool = pool(&config);
+    let table = "CREATE TABLE bare (id bytea PRIMARY KEY, claim_id bytea, fingerprint bytea, lease timestamptz)";
+    let client = pool.get().await.expect("the server is there");
+    client.batch_execute(table).await.expect("a table can be made");
+    pool
+}
+
+async fn insert(pool: &Pool, n: u64) {
+    let (id, claim) = request(n);
+    let client = pool.get().await.expect("the server is there");
+    let values: [(&(dyn ToSql + Sync), Type); 3] = [
+        (&&id.as_bytes()[..], Type::BYTEA),
+        (&&claim.claim_id.as_bytes()[..], Type::BYTEA),
+        (&&claim.fingerprint.as_bytes()[..], Type::BYTEA),
+    ];
+    let insert = "INSERT INTO bare VALUES ($1, $2, $3, statement_timestamp()) RETURNING 1";
+    client.query_typed(insert, &values).await.expect("a new row");
 }
 
 struct Folder(PathBuf);
