@@ -21,6 +21,17 @@ CREATE TABLE IF NOT EXISTS steadfast.migrations (
 /// Whoever migrates holds this lock until the end of the transaction. The number is `steadfas` in ASCII.
 const LOCK: &str = "SET LOCAL lock_timeout = '1min'; SELECT pg_advisory_xact_lock(8319385880630813043)";
 
+/// What [`migrate`] does on a database in which nothing was run.
+pub(crate) fn script(steps: &[Migration]) -> String {
+    let mut script = format!("BEGIN;\n\n{SCHEMA};\n{TABLE};\n");
+    for step in steps {
+        let (component, version, checksum) = (step.component(), step.version(), step.checksum());
+        let note = format!("INSERT INTO steadfast.migrations VALUES ('{component}', {version}, '{checksum}');");
+        script.extend(["\n", step.sql(), &note, "\n"]);
+    }
+    script + "\nCOMMIT;\n"
+}
+
 /// Runs the steps that were not run yet, all or none of them. Two that do it at once take turns, and the second finds the
 /// work done.
 pub(super) async fn migrate(client: &mut ClientWrapper, steps: &[Migration]) -> Result<(), StorageError> {

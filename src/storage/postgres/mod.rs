@@ -10,3 +10,4 @@ mod migrate;
 pub(crate) use error::{describe, is_lock_timeout, was_lock_timeout};
 pub(crate) use handle::Param;
 pub use handle::PostgresStorage;
+pub(crate) use migrate::script;

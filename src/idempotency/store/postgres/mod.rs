@@ -14,7 +14,7 @@ use super::super::record::{
 };
 use super::{Durability, Inspected, Store};
 use crate::KeyId;
-use crate::storage::postgres::{Param, was_lock_timeout};
+use crate::storage::postgres::{Param, script, was_lock_timeout};
 use crate::storage::{Migration, PostgresStorage, StorageError, StorageErrorKind};
 use row::microseconds;
 
@@ -83,10 +83,23 @@ impl PostgresStore {
         self.storage.migrate(MIGRATIONS).await
     }
 
-    /// The steps that [`migrate`](Self::migrate) runs, for who wants to read them or run them by other means.
+    /// The steps that [`migrate`](Self::migrate) runs, for who wants to read them.
     #[must_use]
     pub fn migrations() -> &'static [Migration] {
         MIGRATIONS
+    }
+
+    /// The same as one script, with what notes that they were run: for a database in which the program may not make
+    /// tables. `migrate` then finds the work done.
+    #[must_use]
+    pub fn migration_script() -> String {
+        script(MIGRATIONS)
+    }
+
+    /// The database that it keeps its records in.
+    #[must_use]
+    pub fn storage(&self) -> &PostgresStorage {
+        &self.storage
     }
 
     /// Runs a statement until it has an answer.
