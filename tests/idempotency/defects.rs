@@ -379,5 +379,5 @@ async fn every_seeded_defect_of_a_store_is_found() {
         assert!(said.starts_with("the store does not conform:\n  "), "{said}");
         println!("{defect:?}: {} cases", said.lines().count() - 1);
     }
-    println!("figure: seeded defects of a store found: {}", DEFECTS.len());
+    println!("figure: seeded defects of a store caught: {}", DEFECTS.len());
 }

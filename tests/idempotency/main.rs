@@ -10,6 +10,7 @@
 
 mod cancellation;
 mod conformance;
+mod contention;
 mod defects;
 mod driver;
 mod duplicates;
