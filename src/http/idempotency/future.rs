@@ -247,3 +247,49 @@ impl<F, R: Body, E> fmt::Debug for ResponseFuture<F, R, E> {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::task::Waker;
+
+    use http_body_util::Full;
+
+    use super::super::layer::idempotency;
+    use super::*;
+    use crate::idempotency::{Idempotency, MemoryStore};
+
+    /// A handler that must not be called.
+    struct Never;
+
+    impl Service<Request<Full<Bytes>>> for Never {
+        type Response = Response<Full<Bytes>>;
+        type Error = Infallible;
+        type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+            panic!("nobody waits for it")
+        }
+    }
+
+    /// A client can leave between the claim and the handler, while both tasks run.
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_whose_client_has_left_is_not_begun_and_its_key_is_free() {
+        let policy = Idempotency::at_most_once(MemoryStore::new()).accept_relaxed_durability();
+        let policy = policy.build().unwrap();
+        let rules = idempotency(&policy, |_| Some("tenant")).rules;
+        let gate = Gate::default();
+        assert!(gate.pass());
+        let key = Key::new("tenant", "order-1");
+        let (head, ()) = Request::new(()).into_parts();
+        let answered = once(rules, gate, Never, key.clone(), head, Bytes::new()).await;
+        assert_eq!(answered.unwrap().status(), 409);
+        assert_eq!(policy.inspect(policy.id(&key)).await.unwrap(), None);
+        assert_eq!(policy.in_flight(), 0);
+        assert!(Never.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
+    }
+}

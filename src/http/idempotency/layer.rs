@@ -54,7 +54,7 @@ where
 #[derive(Clone)]
 #[must_use]
 pub struct IdempotencyLayer {
-    rules: Arc<Rules>,
+    pub(super) rules: Arc<Rules>,
 }
 
 impl IdempotencyLayer {

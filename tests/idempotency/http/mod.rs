@@ -94,6 +94,11 @@ impl Shop {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, router).await });
+        Self::at(address, policy, runs)
+    }
+
+    /// What is served there.
+    fn at(address: SocketAddr, policy: Idempotency, runs: Arc<AtomicU32>) -> Self {
         Self {
             address,
             policy,

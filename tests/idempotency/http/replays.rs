@@ -1,16 +1,10 @@
 //! What a client gets that sends its request again, while it is in progress and afterwards.
 
-use axum::Router;
-use axum::extract::Request;
+use ::tower::{Layer, ServiceExt};
 use axum::middleware::Next;
-use axum::response::Response;
 use axum::routing::post;
 use http::{HeaderName, HeaderValue};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
-use std::time::Duration;
-use steadfast::idempotency::store::Status;
-use steadfast::{Key, http as presets};
+use http_body_util::Full;
 
 use super::*;
 
@@ -213,6 +207,32 @@ async fn what_cannot_be_read_as_a_response_is_not_run_again() {
 
 fn fixed() -> steadfast::idempotency::Fingerprint {
     steadfast::idempotency::Fingerprint::of_parts(&[b"always the same"])
+}
+
+#[tokio::test]
+async fn the_layer_fits_a_server_of_hypers_own() {
+    let policy = at_least_once().build().unwrap();
+    let paid = async |_: http::Request<Body>| {
+        let body = Full::new(Bytes::from_static(b"paid"));
+        Ok::<_, std::convert::Infallible>(http::Response::new(body))
+    };
+    let service = presets::idempotency(&policy, tenant).layer(::tower::service_fn(paid));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            let service = service.clone();
+            // hyper's own body cannot be made of bytes, and axum's can be made of it.
+            let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                service.clone().oneshot(request.map(Body::new))
+            });
+            let connection = hyper_util::rt::TokioIo::new(connection);
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(connection, service));
+        }
+    });
+    let shop = Shop::at(address, policy, Arc::default());
+    assert_eq!(shop.post("order-1", "10 EUR").await.text(), "paid");
+    assert!(shop.post("order-1", "10 EUR").await.is_replay());
 }
 
 #[tokio::test]
