@@ -81,15 +81,6 @@ impl Codec {
         decode(&outcome).map_err(|_| Why::NotReplayable)
     }
 
-    /// A frame around what is encoded already.
-    #[cfg(feature = "http")]
-    pub(crate) fn write(&self, id: KeyId, outcome: &[u8]) -> Result<Bytes, Why> {
-        let mut frame = Vec::with_capacity(HEADER + outcome.len());
-        frame.extend([VERSION, PLAIN]);
-        frame.extend(outcome);
-        self.seal(id, frame)
-    }
-
     /// What is inside of a frame.
     pub(crate) fn read(&self, id: KeyId, frame: &Bytes) -> Result<Bytes, Why> {
         match (frame.get(..HEADER), &self.sealer) {

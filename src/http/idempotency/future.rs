@@ -10,6 +10,7 @@
 //! A client that leaves drops the left side. If the handler has begun by then it goes on, and its response is there when
 //! the client asks again.
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::panic::resume_unwind;
@@ -231,14 +232,22 @@ fn settle<R: Body<Data = Bytes>, E>(rules: &Rules, id: KeyId, handled: &Handled<
 /// The response as it is stored, or as much of it as fits: a tombstone at the least, so that it is not run again.
 fn encode<R: Body<Data = Bytes>>(rules: &Rules, id: KeyId, response: &Response<ResponseBody<R>>) -> Option<Bytes> {
     let head = Head::of(response.status(), response.headers());
-    let codec = &rules.policy.codec;
-    let whole = response.body().known();
-    let whole = whole.map(|(chunks, trailers)| codec.write(id, &head.with_body(chunks, trailers)));
-    let too_long = |written: &Result<Bytes, Why>| matches!(written, Err(Why::NotStorable { limit: Some(_) }));
-    whole
-        .filter(|written| !too_long(written))
-        .or_else(|| Some(codec.write(id, &head.tombstone())).filter(|written| !too_long(written)))
-        .unwrap_or_else(|| codec.write(id, &Head::without_headers(response.status()).tombstone()))
+    let write = |write: &dyn Fn(&mut Vec<u8>)| {
+        let written = rules.policy.codec.encode_by(id, |outcome| {
+            write(outcome);
+            Ok::<_, Infallible>(())
+        });
+        match written {
+            Err(Why::NotStorable { limit: Some(_) }) => None,
+            written => Some(written),
+        }
+    };
+    response
+        .body()
+        .known()
+        .and_then(|(chunks, trailers)| write(&|outcome| head.write_with(chunks, trailers, outcome)))
+        .or_else(|| write(&|outcome| head.write(outcome)))
+        .or_else(|| write(&|outcome| Head::without_headers(response.status()).write(outcome)))?
         .ok()
 }
 
@@ -250,7 +259,6 @@ impl<F, R: Body, E> fmt::Debug for ResponseFuture<F, R, E> {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
     use std::task::Waker;
 
     use http_body_util::Full;

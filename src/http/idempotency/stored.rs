@@ -85,25 +85,25 @@ impl Head {
         limit.saturating_sub(self.0.len() + size_of::<u32>())
     }
 
-    pub(super) fn tombstone(self) -> Vec<u8> {
-        let mut outcome = self.0;
-        write_fields(&mut outcome, [].into_iter());
-        outcome
+    /// Writes a tombstone to the end of `outcome`.
+    pub(super) fn write(&self, outcome: &mut Vec<u8>) {
+        outcome.extend(&self.0);
+        write_fields(outcome, [].into_iter());
     }
 
-    pub(super) fn with_body(&self, chunks: &VecDeque<Bytes>, trailers: Option<&HeaderMap>) -> Vec<u8> {
+    /// Writes the whole response to the end of `outcome`.
+    pub(super) fn write_with(&self, chunks: &VecDeque<Bytes>, trailers: Option<&HeaderMap>, outcome: &mut Vec<u8>) {
         let length: usize = chunks.iter().map(Bytes::len).sum();
-        let mut outcome = Vec::with_capacity(self.0.len() + size_of::<u32>() + length);
-        outcome.extend(&self.0);
-        outcome[1] = WHOLE;
+        outcome.reserve(self.0.len() + size_of::<u32>() + length);
+        outcome.extend([VERSION, WHOLE]);
+        outcome.extend(&self.0[2..]);
         match trailers {
-            Some(trailers) => write_fields(&mut outcome, trailers.iter()),
-            None => write_fields(&mut outcome, [].into_iter()),
+            Some(trailers) => write_fields(outcome, trailers.iter()),
+            None => write_fields(outcome, [].into_iter()),
         }
         for chunk in chunks {
             outcome.extend_from_slice(chunk);
         }
-        outcome
     }
 }
 
@@ -206,6 +206,18 @@ mod tests {
         fields.collect()
     }
 
+    fn whole(head: &Head, body: &VecDeque<Bytes>, trailers: Option<&HeaderMap>) -> Vec<u8> {
+        let mut outcome = Vec::new();
+        head.write_with(body, trailers, &mut outcome);
+        outcome
+    }
+
+    fn tombstone(head: &Head) -> Vec<u8> {
+        let mut outcome = Vec::new();
+        head.write(&mut outcome);
+        outcome
+    }
+
     #[test]
     fn a_stored_response_is_the_published_one() {
         let mut fields = headers(&[("etag", b"\xE9")]);
@@ -213,7 +225,7 @@ mod tests {
         fields.append("link", HeaderValue::from_static("<b>"));
         let trailers = headers(&[("digest", b"x")]);
         let head = Head::of(StatusCode::CREATED, &fields);
-        let outcome = head.with_body(&chunks(&[b"he", b"llo"]), Some(&trailers));
+        let outcome = whole(&head, &chunks(&[b"he", b"llo"]), Some(&trailers));
         let published = b"\x01\x01\x00\xC9\
             \x00\x00\x00\x03\
             \x00\x00\x00\x04etag\x00\x00\x00\x01\xE9\
@@ -230,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_tombstone_is_the_published_one_and_has_no_replay() {
-        let outcome = Head::of(StatusCode::OK, &headers(&[("etag", b"1")])).tombstone();
+        let outcome = tombstone(&Head::of(StatusCode::OK, &headers(&[("etag", b"1")])));
         let published = b"\x01\x00\x00\xC8\
             \x00\x00\x00\x01\x00\x00\x00\x04etag\x00\x00\x00\x011\
             \x00\x00\x00\x00";
@@ -240,7 +252,7 @@ mod tests {
         let replay: Option<Replay> = stored.replay();
         assert!(replay.is_none());
         assert_eq!(
-            Head::without_headers(StatusCode::OK).tombstone(),
+            tombstone(&Head::without_headers(StatusCode::OK)),
             b"\x01\x00\x00\xC8\0\0\0\0\0\0\0\0"
         );
     }
@@ -261,7 +273,7 @@ mod tests {
             ("idempotent-replayed", b"no"),
             ("content-type", b"text/plain"),
         ]);
-        let outcome = Head::of(StatusCode::OK, &fields).with_body(&chunks(&[]), None);
+        let outcome = whole(&Head::of(StatusCode::OK, &fields), &chunks(&[]), None);
         let replay: Replay = Stored::read(Bytes::from(outcome)).unwrap().replay().unwrap();
         let expected = headers(&[("content-type", b"text/plain"), ("idempotent-replayed", b"true")]);
         assert_eq!(replay.headers(), &expected);
@@ -272,13 +284,17 @@ mod tests {
         let head = Head::of(StatusCode::OK, &headers(&[("etag", b"1")]));
         let room = head.room(100);
         let body = [Bytes::from(vec![7; room])].into_iter().collect();
-        assert_eq!(head.with_body(&body, None).len(), 100);
+        assert_eq!(whole(&head, &body, None).len(), 100);
         assert_eq!(head.room(3), 0);
     }
 
     #[test]
     fn nothing_that_was_cut_off_is_read() {
-        let outcome = Head::of(StatusCode::OK, &headers(&[("etag", b"1")])).with_body(&chunks(&[]), None);
+        let outcome = whole(
+            &Head::of(StatusCode::OK, &headers(&[("etag", b"1")])),
+            &chunks(&[]),
+            None,
+        );
         for end in 0..outcome.len() {
             assert!(Stored::read(Bytes::copy_from_slice(&outcome[..end])).is_none(), "{end}");
         }
