@@ -6,8 +6,8 @@
 #![allow(clippy::expect_used, reason = "a benchmark that cannot be set up has to stop")]
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use std::{env, fs, process};
 
@@ -25,8 +25,14 @@ use steadfast::storage::tokio_postgres::{Config, NoTls};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
-const ROUNDS: usize = 5;
-const ROUND: Duration = Duration::from_millis(1_500);
+/// How many rounds, and how long each. Run as a test it only has to work.
+static PACE: LazyLock<(usize, Duration)> = LazyLock::new(|| {
+    if env::args().any(|arg| arg == "--bench") {
+        (5, Duration::from_millis(1_500))
+    } else {
+        (1, Duration::from_millis(20))
+    }
+});
 const HOUR: Duration = Duration::from_secs(3_600);
 
 fn main() {
@@ -71,7 +77,7 @@ impl<'a> Table<'a> {
     /// Runs the contenders in turns.
     fn measure(contenders: &mut [(&'a str, &mut dyn FnMut() -> f64)]) -> Self {
         let mut table: Vec<_> = contenders.iter().map(|(name, _)| (*name, Vec::new())).collect();
-        for _ in 0..ROUNDS {
+        for _ in 0..PACE.0 {
             for ((_, run), (_, rates)) in contenders.iter_mut().zip(&mut table) {
                 rates.push(run());
             }
@@ -104,7 +110,7 @@ where
     let tasks = (0..clients).map(|_| {
         let (done, operation) = (Arc::clone(&done), operation.clone());
         runtime.spawn(async move {
-            while started.elapsed() < ROUND {
+            while started.elapsed() < PACE.1 {
                 operation(next()).await;
                 done.fetch_add(1, Ordering::Relaxed);
             }
@@ -220,7 +226,7 @@ fn inserts(connection: &Connection, batch: usize) -> f64 {
         .expect("the table is there");
     let mut done = 0;
     let started = Instant::now();
-    while started.elapsed() < ROUND {
+    while started.elapsed() < PACE.1 {
         connection.execute_batch("BEGIN IMMEDIATE").expect("nobody else writes");
         for _ in 0..batch {
             let (id, claim) = request(next());
