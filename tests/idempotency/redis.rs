@@ -181,6 +181,24 @@ async fn a_server_that_does_not_say_whether_it_evicts_is_trusted() {
 }
 
 #[tokio::test]
+async fn a_server_that_wants_a_password_is_an_error_at_once() {
+    if redis_url().is_none() {
+        return;
+    }
+    let server = Server::start(&["--requirepass", "secret"]).await;
+    let refused = RedisStore::connect(server.url()).await.unwrap_err();
+    assert_eq!(refused.kind(), StorageErrorKind::Refused, "{refused}");
+    let wrong = RedisStore::connect(format!("redis://:guess@127.0.0.1:{}", server.port))
+        .await
+        .unwrap_err();
+    assert_eq!(wrong.kind(), StorageErrorKind::Refused, "{wrong}");
+    assert!(!format!("{wrong:?}").contains("guess"), "{wrong:?}");
+    RedisStore::connect(format!("redis://:secret@127.0.0.1:{}", server.port))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn a_full_server_says_so_and_keeps_what_it_has() {
     if redis_url().is_none() {
         return;

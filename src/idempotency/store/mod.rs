@@ -28,8 +28,8 @@ pub use shared::SharedStore;
 /// that can read and write a record in one transaction calls that function and is done. The others are held against it
 /// by the conformance suite, `steadfast::testing` with the feature `testing`.
 ///
-/// Time is the store's own clock, which all clients of one store share. Every call may be sent again after an error:
-/// it then answers as if it had been sent once.
+/// Time is the store's own clock, which all clients of one store share. Every call may be sent again after an error: it
+/// changes nothing more, and a claim or what its owner writes answers as if it had been sent once.
 ///
 /// # Errors
 ///

@@ -43,15 +43,14 @@ impl Connection {
         answer.map_err(|error| storage_error(&error))
     }
 
-    async fn query_on(&self, node: &Node, cmd: Cmd) -> Result<Value, StorageError> {
-        let answer = match (self, node) {
+    async fn query_on(&self, node: &Node, cmd: Cmd) -> Result<Value, RedisError> {
+        match (self, node) {
             (Self::Cluster(connection), Node::Master(node)) => {
                 let routing = RoutingInfo::SingleNode(node.clone());
                 connection.clone().route_command(cmd, routing).await
             }
             _ => self.query(&cmd).await,
-        };
-        answer.map_err(|error| storage_error(&error))
+        }
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, StorageError> {
@@ -85,7 +84,8 @@ impl Connection {
             loop {
                 let mut scan = redis::cmd("SCAN");
                 scan.arg(&cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SCAN);
-                let answer = self.query_on(&node, scan).await?;
+                let answer = self.query_on(&node, scan).await;
+                let answer = answer.map_err(|error| storage_error(&error))?;
                 let (next, page): (String, Vec<String>) = redis::from_redis_value(answer).map_err(|_| unreadable())?;
                 keys.extend(page);
                 if next == "0" {
@@ -131,8 +131,11 @@ impl Connection {
         info.arg(section);
         match self.query_on(node, info).await {
             Ok(answer) => redis::from_redis_value(answer).map(Some).map_err(|_| unreadable()),
-            Err(error) if error.kind() == StorageErrorKind::Refused => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => match error.kind() {
+                // No permission, or no such command.
+                ErrorKind::Server(ServerErrorKind::NoPerm | ServerErrorKind::ResponseError) => Ok(None),
+                _ => Err(storage_error(&error)),
+            },
         }
     }
 }

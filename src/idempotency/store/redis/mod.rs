@@ -6,7 +6,6 @@ mod reply;
 mod script;
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -14,14 +13,15 @@ use bytes::Bytes;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
+use tokio::task::JoinSet;
 
 use super::super::record::{
     Cancellation, Claim, ClaimId, Claimed, Completed, Ended, Forgotten, Mode, Outcome, Owner, Renewed, Resolution,
     Resolved,
 };
-use super::{Durability, Inspected, Status, Store};
+use super::{Durability, Inspected, Store};
 use crate::KeyId;
-use crate::storage::StorageError;
+use crate::storage::{StorageError, StorageErrorKind};
 use connection::Connection;
 use error::storage_error;
 use reply::{Reply, unreadable};
@@ -33,6 +33,8 @@ pub const DEFAULT_REDIS_PREFIX: &str = "steadfast:idempotency:";
 /// How long a request may take before its connection is taken for dead.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
+/// Records that are looked at together when all are.
+const AT_ONCE: usize = 256;
 /// A century: a longer time saturates, and below 2^53 milliseconds every sum of a few of them is exact.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
@@ -142,24 +144,37 @@ impl RedisStore {
         Reply::read(answer)
     }
 
-    /// The ids of all records after `after`, those among them that have expired.
-    async fn ids(&self, after: Option<KeyId>) -> Result<BTreeSet<KeyId>, StorageError> {
+    /// The ids of all records after `after` in order, those among them that have expired.
+    async fn ids(&self, after: Option<KeyId>) -> Result<Vec<KeyId>, StorageError> {
         let keys = self.connection.keys(&self.prefix).await?;
         // Another store's prefix may begin with this one's.
         let ids = keys
             .iter()
             .filter_map(|key| key.strip_prefix(&*self.prefix)?.parse().ok());
-        let mut ids: BTreeSet<KeyId> = ids.collect();
-        if let Some(after) = after {
-            ids = ids.split_off(&after);
-            ids.remove(&after);
-        }
+        let mut ids: Vec<KeyId> = ids.filter(|id| after.is_none_or(|after| *id > after)).collect();
+        ids.sort_unstable();
+        ids.dedup();
         Ok(ids)
     }
 
-    async fn interrupted(&self, id: KeyId) -> Result<Option<Inspected>, StorageError> {
-        let inspected = self.inspect(id).await?;
-        Ok(inspected.filter(|inspected| inspected.status() == Status::Interrupted))
+    /// Those of `ids` that are interrupted, in order. They are asked for at once, as each alone would wait for the one
+    /// before.
+    async fn interrupted(&self, ids: &[KeyId]) -> Result<Vec<(KeyId, Inspected)>, StorageError> {
+        let mut asked = JoinSet::new();
+        for id in ids.iter().copied() {
+            let store = self.clone();
+            asked.spawn(async move {
+                let (state, reply) = store.run(&script::INSPECT, id, &[b"interrupted"]).await?;
+                Ok::<_, StorageError>(reply.found(&state)?.map(|inspected| (id, inspected)))
+            });
+        }
+        let mut found = Vec::new();
+        while let Some(answer) = asked.join_next().await {
+            let stopped = |_| StorageError::new(StorageErrorKind::Unavailable, "the runtime is shutting down");
+            found.extend(answer.map_err(stopped)??);
+        }
+        found.sort_unstable_by_key(|(id, _)| *id);
+        Ok(found)
     }
 }
 
@@ -300,38 +315,34 @@ impl Store for RedisStore {
 
     async fn inspect(&self, id: KeyId) -> Result<Option<Inspected>, StorageError> {
         let (state, reply) = self.run(&script::INSPECT, id, &[]).await?;
-        match &*state {
-            b"absent" => Ok(None),
-            state => reply.inspected(state).map(Some),
-        }
+        reply.found(&state)
     }
 
-    /// Slow: it scans every key of the server, and inspects those of this store in turn. Records that come or go
-    /// meanwhile are listed or not.
+    /// Slow: it scans every key of the server, and looks at those of this store. Records that come or go meanwhile are
+    /// listed or not.
     async fn list_interrupted(
         &self,
         after: Option<KeyId>,
         limit: usize,
     ) -> Result<Vec<(KeyId, Inspected)>, StorageError> {
         let mut found = Vec::new();
-        for id in self.ids(after).await? {
-            if found.len() == limit {
+        for ids in self.ids(after).await?.chunks(AT_ONCE) {
+            if found.len() >= limit {
                 break;
             }
-            if let Some(inspected) = self.interrupted(id).await? {
-                found.push((id, inspected));
-            }
+            found.extend(self.interrupted(ids).await?);
         }
+        found.truncate(limit);
         Ok(found)
     }
 
     /// Slow, as [`list_interrupted`](Store::list_interrupted) is here.
     async fn count_interrupted(&self) -> Result<u64, StorageError> {
         let mut count = 0;
-        for id in self.ids(None).await? {
-            count += u64::from(self.interrupted(id).await?.is_some());
+        for ids in self.ids(None).await?.chunks(AT_ONCE) {
+            count += self.interrupted(ids).await?.len();
         }
-        Ok(count)
+        Ok(u64::try_from(count).unwrap_or(u64::MAX))
     }
 
     /// Nothing, and says 0: Redis removes expired records by itself, a day after they have expired.

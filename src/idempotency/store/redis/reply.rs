@@ -65,7 +65,14 @@ impl Reply {
     }
 
     /// The rest of an inspection, whose first value was `state`.
-    pub(super) fn inspected(mut self, state: &[u8]) -> Result<Inspected, StorageError> {
+    pub(super) fn found(self, state: &[u8]) -> Result<Option<Inspected>, StorageError> {
+        if state == b"absent" {
+            return Ok(None);
+        }
+        self.inspected(state).map(Some)
+    }
+
+    fn inspected(mut self, state: &[u8]) -> Result<Inspected, StorageError> {
         let now = self.time()?;
         let record = if state == b"x" {
             self.cancelled()?
