@@ -315,6 +315,31 @@ async fn expired_records_are_removed_by_the_server_and_the_others_are_not() {
 }
 
 #[tokio::test]
+async fn more_records_than_are_looked_at_together_are_listed_and_counted() {
+    let Some(url) = redis_url() else { return };
+    let prefix = format!("many[{}]*:", std::process::id());
+    let store = RedisStore::connect(&url).await.unwrap().prefix(prefix);
+    let mut ids: Vec<KeyId> = (0..600).map(|_| fresh_id()).collect();
+    for id in &ids {
+        let lapsed = Claim {
+            lease: Duration::ZERO,
+            ..claim()
+        };
+        store.claim(*id, &lapsed).await.unwrap();
+        store.claim(fresh_id(), &claim()).await.unwrap();
+    }
+    ids.sort_unstable();
+    assert_eq!(store.count_interrupted().await.unwrap(), 600);
+    let listed = store.list_interrupted(None, 500).await.unwrap();
+    assert_eq!(listed.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids[..500]);
+    let rest = store.list_interrupted(Some(ids[499]), 500).await.unwrap();
+    assert_eq!(rest.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids[500..]);
+    for id in ids {
+        store.forget(id).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn no_error_shows_what_was_to_be_stored() {
     let Some(url) = redis_url() else { return };
     let store = RedisStore::connect(&url).await.unwrap().prefix("wrong-type:");
