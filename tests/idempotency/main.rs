@@ -12,6 +12,7 @@ mod cancellation;
 mod conformance;
 mod contention;
 mod defects;
+mod details;
 mod driver;
 mod duplicates;
 mod edges;
