@@ -141,6 +141,7 @@ fn killed_everywhere(scenario: &'static str, database: &str) -> Vec<(String, Vec
             left.extend(runs.into_iter().map(|run| run.join().unwrap()));
         });
     }
+    println!("figure: processes killed: {kills}");
     println!("{scenario} on PostgreSQL: killed {kills} times, at {points} points");
     for (_, _, place) in &mut left {
         place.effects = Effects::new(&place.effects).lines().join(" ");
@@ -248,6 +249,7 @@ async fn a_server_that_crashes_loses_no_acknowledged_outcome() {
             kept += 1;
         }
     }
+    println!("figure: processes killed: {kills}");
     println!("PostgreSQL: crashed {kills} times, {kept} outcomes that it had acknowledged are there");
     assert!(kept > 0);
 }

@@ -129,6 +129,7 @@ fn killed_everywhere(scenario: &'static str) -> Vec<Left> {
             left.extend(runs.into_iter().map(|run| run.join().unwrap()));
         });
     }
+    println!("figure: processes killed: {kills}");
     println!("{scenario}: killed {kills} times, at {points} points");
     left
 }
@@ -230,6 +231,7 @@ fn killed_at_any_moment_no_acknowledged_outcome_is_lost_and_none_happens_twice()
         }
         sound(&folder);
     }
+    println!("figure: processes killed: {kills}");
     println!("many: killed {kills} times, {acknowledged} outcomes were acknowledged before");
 }
 
@@ -316,6 +318,7 @@ fn killed_anywhere_in_a_transaction_effect_and_record_agree() {
         assert_eq!(restarted.said, ["12"], "{point}");
         assert_eq!(effects_and_records(&folder), (1, 1), "{point}");
     }
+    println!("figure: processes killed: {kills}");
     println!("tx: killed {kills} times, at {points} points");
 }
 
@@ -338,5 +341,6 @@ fn killed_at_any_moment_effects_and_records_agree() {
         assert_eq!(effects_and_records(&folder), (MANY, MANY));
         sound(&folder);
     }
+    println!("figure: processes killed: {kills}");
     println!("many_tx: killed {kills} times");
 }
