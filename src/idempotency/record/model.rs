@@ -457,7 +457,7 @@ fn explore(scenario: &Scenario, steps: usize) -> Result<usize, String> {
         }
         front = reached;
     }
-    println!("figure: idempotency record, states: {}", seen.len());
+    println!("figure: states of idempotency records visited: {}", seen.len());
     println!("figure: idempotency record, steps: {taken}");
     Ok(taken)
 }
