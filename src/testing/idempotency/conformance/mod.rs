@@ -1,6 +1,7 @@
 //! The conformance suite: what a store has to do, whatever it is made of.
 
 mod bench;
+mod ends;
 mod handover;
 mod histories;
 mod keeping;
@@ -69,11 +70,11 @@ where
         handover::a_late_renewal_revives_a_lease_that_nobody_took,
         handover::another_request_is_a_mismatch_before_anything_else,
         handover::at_most_once_is_never_taken_over,
-        handover::what_an_operator_resolved_is_not_overwritten,
-        handover::a_release_forgets_no_earlier_attempt,
-        handover::a_cancelled_key_is_closed_for_ever,
+        ends::what_an_operator_resolved_is_not_overwritten,
+        ends::a_release_forgets_no_earlier_attempt,
+        ends::a_cancelled_key_is_closed_for_ever,
         handover::a_checkpoint_is_handed_on,
-        handover::fences_grow_over_every_end_of_a_record,
+        ends::fences_grow_over_every_end_of_a_record,
         time::a_lease_ends_exactly_when_the_store_says,
         time::an_outcome_expires_exactly_when_the_store_says,
         time::a_renewal_begins_the_lease_anew,

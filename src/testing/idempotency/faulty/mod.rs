@@ -1,9 +1,10 @@
 //! A store that fails on demand.
 
-use std::collections::HashMap;
+mod plan;
+
 use std::fmt;
 use std::future::pending;
-use std::ops::{Bound, RangeBounds};
+use std::ops::RangeBounds;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,48 +18,8 @@ use crate::idempotency::store::{
 };
 use crate::random::Random;
 use crate::storage::{StorageError, StorageErrorKind};
-
-/// A call of a [`Store`], by the name of its method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "each is named after its method")]
-pub enum Call {
-    Claim,
-    Complete,
-    Renew,
-    Release,
-    Interrupt,
-    Cancel,
-    Resolve,
-    Forget,
-    Inspect,
-    ListInterrupted,
-    CountInterrupted,
-    Purge,
-}
-
-/// What goes wrong with a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Fault {
-    /// It fails as [`Unavailable`](StorageErrorKind::Unavailable), and was not carried out: the request was lost.
-    RequestLost,
-    /// It fails as [`Unavailable`](StorageErrorKind::Unavailable), and was carried out: the reply was lost.
-    ReplyLost,
-    /// It fails as this kind, and was not carried out.
-    Refused(StorageErrorKind),
-    /// It is carried out this much later, unless the caller has gone by then.
-    RequestDelayed(Duration),
-    /// It fails as [`Unavailable`](StorageErrorKind::Unavailable) at once, and is carried out this much later: after what
-    /// was sent in the meantime.
-    RequestLate(Duration),
-    /// It is carried out, and answers this much later.
-    ReplyDelayed(Duration),
-    /// It never answers, and is not carried out.
-    RequestHangs,
-    /// It is carried out, and never answers.
-    ReplyHangs,
-}
+pub use plan::{Call, Fault};
+use plan::{Chance, Injected, State};
 
 /// Wraps a store, counts its calls, and has them fail as it was told to.
 ///
@@ -86,27 +47,6 @@ pub enum Fault {
 pub struct Faulty<S> {
     store: Arc<S>,
     state: Arc<Mutex<State>>,
-}
-
-#[derive(Default)]
-struct State {
-    calls: HashMap<Call, u64>,
-    /// The last one that fits counts.
-    plan: Vec<Injected>,
-    random: Option<Chance>,
-}
-
-struct Injected {
-    call: Call,
-    from: Bound<u64>,
-    to: Bound<u64>,
-    fault: Fault,
-}
-
-struct Chance {
-    random: Random,
-    probability: f64,
-    faults: Vec<Fault>,
 }
 
 impl<S: Store> Faulty<S> {
@@ -214,27 +154,6 @@ type Answer<A> = Result<A, StorageError>;
 
 fn lost(what: &'static str) -> StorageError {
     StorageError::new(StorageErrorKind::Unavailable, what)
-}
-
-impl State {
-    fn next(&mut self, call: Call) -> Option<Fault> {
-        let number = self.calls.entry(call).or_insert(0);
-        *number += 1;
-        let fits = |injected: &&Injected| injected.call == call && (injected.from, injected.to).contains(number);
-        let planned = self.plan.iter().rev().find(fits).map(|injected| injected.fault);
-        planned.or_else(|| self.random.as_mut()?.next())
-    }
-}
-
-impl Chance {
-    fn next(&mut self) -> Option<Fault> {
-        if self.random.unit() >= self.probability {
-            return None;
-        }
-        let among = u64::try_from(self.faults.len()).ok().filter(|among| *among > 0)?;
-        let drawn = usize::try_from(self.random.below(among)).ok()?;
-        self.faults.get(drawn).copied()
-    }
 }
 
 impl<S: Store> Store for Faulty<S> {
