@@ -16,7 +16,9 @@ use super::disposition::Decide;
 use super::encoding::{Codec, Json};
 use super::fingerprint::Fingerprint;
 use super::policy::Idempotency;
-use crate::{Key, Rejected};
+use super::store::Resolved;
+use crate::storage::StorageError;
+use crate::{Key, KeyId, Rejected};
 
 type Hook<Req> = dyn Fn(&mut Req, Attempt) + Send + Sync;
 
@@ -93,6 +95,26 @@ impl<Req, F, D, C> IdempotencyLayer<Req, F, D, C> {
     pub fn before_attempt(mut self, hook: impl Fn(&mut Req, Attempt) + Send + Sync + 'static) -> Self {
         self.hook = Some(Arc::new(hook));
         self
+    }
+}
+
+impl<Req, F, D, C> IdempotencyLayer<Req, F, D, C> {
+    /// An interrupted operation was carried out, with this response: it is replayed from now on. The id is the one that
+    /// [`list_interrupted`](Idempotency::list_interrupted) and the logs show.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store; [`Refused`](crate::storage::StorageErrorKind::Refused) when the response is too large or has no
+    /// encoding.
+    pub async fn resolve_completed<T>(&self, id: KeyId, response: &T) -> Result<Resolved, StorageError>
+    where
+        C: Codec<T>,
+    {
+        let policy = &self.policy.policy;
+        let outcome = policy
+            .codec
+            .encode_by(id, |outcome| self.codec.encode(response, outcome));
+        policy.resolve_completed(id, outcome).await
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::policy::Idempotency;
+use super::policy::{Idempotency, Policy};
 use super::store::{Cancellation, Forgotten, Inspected, Record, Resolution, Resolved, Store};
 use crate::rejected::Idempotency as Why;
 use crate::storage::{StorageError, StorageErrorKind};
@@ -87,21 +88,14 @@ impl<D> Idempotency<D> {
 
     /// An interrupted operation was carried out, with this value: it is replayed from now on.
     ///
+    /// What a layer ran is resolved by that layer, which encodes in its own way.
+    ///
     /// # Errors
     ///
     /// Those of the store; [`Refused`](StorageErrorKind::Refused) when the value is too large or has no encoding.
     pub async fn resolve_completed<T: Serialize>(&self, id: KeyId, value: &T) -> Result<Resolved, StorageError> {
-        let outcome = self.policy.codec.encode(id, value).map_err(|why| {
-            StorageError::new(
-                StorageErrorKind::Refused,
-                match why {
-                    Why::NotStorable { limit: Some(_) } => "the value is larger than max_outcome",
-                    _ => "the value has no encoding",
-                },
-            )
-        })?;
-        let retention = self.policy.retention;
-        self.resolve(id, &Resolution::Completed { outcome, retention }).await
+        let outcome = self.policy.codec.encode(id, value);
+        self.policy.resolve_completed(id, outcome).await
     }
 
     /// An interrupted operation was not carried out: the next caller runs it.
@@ -110,14 +104,7 @@ impl<D> Idempotency<D> {
     ///
     /// Those of the store.
     pub async fn resolve_not_executed(&self, id: KeyId) -> Result<Resolved, StorageError> {
-        self.resolve(id, &Resolution::NotExecuted).await
-    }
-
-    async fn resolve(&self, id: KeyId, resolution: &Resolution) -> Result<Resolved, StorageError> {
-        let policy = &self.policy;
-        policy
-            .one_call("resolve", id, policy.store.resolve(id, resolution))
-            .await
+        self.policy.resolve(id, &Resolution::NotExecuted).await
     }
 
     /// Removes the record, whatever it says, unless the operation is in progress.
@@ -154,5 +141,28 @@ impl<D> Idempotency<D> {
     /// Nothing is lost.
     pub async fn drain(&self, patience: Duration) -> usize {
         self.policy.flights.drain(patience).await
+    }
+}
+
+impl Policy {
+    /// An interrupted operation was carried out, with this outcome.
+    pub(crate) async fn resolve_completed(
+        &self,
+        id: KeyId,
+        outcome: Result<Bytes, Why>,
+    ) -> Result<Resolved, StorageError> {
+        let outcome = outcome.map_err(|why| {
+            let what = match why {
+                Why::NotStorable { limit: Some(_) } => "the value is larger than max_outcome",
+                _ => "the value has no encoding",
+            };
+            StorageError::new(StorageErrorKind::Refused, what)
+        })?;
+        let retention = self.retention;
+        self.resolve(id, &Resolution::Completed { outcome, retention }).await
+    }
+
+    async fn resolve(&self, id: KeyId, resolution: &Resolution) -> Result<Resolved, StorageError> {
+        self.one_call("resolve", id, self.store.resolve(id, resolution)).await
     }
 }

@@ -173,6 +173,11 @@ async fn responses_are_encoded_as_one_likes() {
         RejectedKind::NotStorable
     );
     assert_eq!(status(&policy, "b").await, Some(Status::Interrupted));
+    let layer = policy.layer_by(key_of).codec(Short);
+    let id = policy.id(&Key::new("tenant-7", "b"));
+    assert!(layer.resolve_completed(id, &65_536).await.is_err());
+    layer.resolve_completed(id, &7).await.unwrap();
+    assert_eq!(service.clone().oneshot(("b", 10)).await.unwrap(), 7);
     // What was stored by another encoding is not run again.
     let json = policy.layer_by(key_of).layer(backend.service_for());
     assert_eq!(kind(json.oneshot(("a", 10)).await), RejectedKind::NotReplayable);

@@ -1,6 +1,7 @@
 //! The layer, and its settings.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::future::ready;
@@ -18,8 +19,11 @@ use super::body::ResponseBody;
 use super::future::{ResponseFuture, perform};
 use super::problem::DEFAULT_PROBLEM_TYPES;
 use super::rules::Rules;
-use crate::Key;
+use super::stored::Head;
+use crate::idempotency::store::Resolved;
 use crate::idempotency::{Disposition, Fingerprint, Idempotency};
+use crate::storage::StorageError;
+use crate::{Key, KeyId};
 
 /// The longest request body, in bytes: it is in memory until the handler has it.
 pub const DEFAULT_REQUEST_LIMIT: usize = 1024 * 1024;
@@ -99,6 +103,26 @@ impl IdempotencyLayer {
     /// What the `type` of a problem begins with. Default: [`DEFAULT_PROBLEM_TYPES`].
     pub fn problem_types(self, prefix: impl Into<Cow<'static, str>>) -> Self {
         self.with(|rules| rules.problem_types = prefix.into())
+    }
+}
+
+impl IdempotencyLayer {
+    /// An interrupted request was carried out, with this response: it is replayed from now on. The id is the one that
+    /// [`list_interrupted`](Idempotency::list_interrupted) and the logs show.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store; [`Refused`](crate::storage::StorageErrorKind::Refused) when the response is too large or cannot
+    /// be encrypted.
+    pub async fn resolve_completed(&self, id: KeyId, response: Response<Bytes>) -> Result<Resolved, StorageError> {
+        let policy = &self.rules.policy;
+        let head = Head::of(response.status(), response.headers());
+        let body = [response.into_body()].into();
+        let outcome = policy.codec.encode_by(id, |outcome| {
+            head.write_with(&body, None, outcome);
+            Ok::<_, Infallible>(())
+        });
+        policy.resolve_completed(id, outcome).await
     }
 }
 

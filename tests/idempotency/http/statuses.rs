@@ -87,6 +87,30 @@ async fn after_a_server_error_the_retry_runs_again_or_never_as_the_mode_says() {
 }
 
 #[tokio::test]
+async fn what_an_operator_has_found_out_is_replayed() {
+    let shop = Shop::open(at_most_once(), numbered(500)).await;
+    shop.post("order-1", "10 EUR").await;
+    shop.settled().await;
+    let (id, _) = shop.policy.list_interrupted(None, 10).await.unwrap().remove(0);
+    let mut response = http::Response::new(Bytes::from_static(b"paid after all"));
+    *response.status_mut() = http::StatusCode::CREATED;
+    response
+        .headers_mut()
+        .insert("etag", http::HeaderValue::from_static("7"));
+    let layer = presets::idempotency(&shop.policy, tenant);
+    let too_long = http::Response::new(vec![0; 2 << 20].into());
+    let error = layer.resolve_completed(id, too_long).await.unwrap_err();
+    assert_eq!(error.kind(), steadfast::storage::StorageErrorKind::Refused);
+    layer.resolve_completed(id, response).await.unwrap();
+    let answer = shop.post("order-1", "10 EUR").await;
+    assert_eq!(
+        (answer.status, answer.text(), answer.is_replay()),
+        (201, "paid after all", true)
+    );
+    assert_eq!((answer.header("etag"), shop.runs()), (Some("7"), 1));
+}
+
+#[tokio::test]
 async fn server_errors_are_replayed_where_that_is_asked_for() {
     let storing = |layer: IdempotencyLayer| layer.store_server_errors();
     let shop = Shop::open_with(at_least_once(), storing, numbered(500)).await;
