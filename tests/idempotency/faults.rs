@@ -4,8 +4,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
-use proptest::prelude::Rng;
-use proptest::test_runner::{RngAlgorithm, TestRng};
 use steadfast::RejectedKind;
 use steadfast::idempotency::store::{Status, Store};
 use steadfast::idempotency::{Attempt, Executed, Idempotency, IdempotencyBuilder, MemoryStore, Source};
@@ -416,107 +414,4 @@ async fn a_call_that_is_dropped_while_it_claims_or_completes_leaves_the_key_as_i
 
 async fn settle_later(idempotency: &Idempotency) {
     assert_eq!(idempotency.drain(10 * LEASE).await, 0);
-}
-
-// ---- anything, at random
-
-const HISTORIES: u64 = 300;
-const FAULTS: [Fault; 9] = [
-    Fault::RequestLate(Duration::from_secs(3)),
-    Fault::RequestLate(Duration::from_secs(40)),
-    Fault::RequestLost,
-    Fault::ReplyLost,
-    Fault::RequestHangs,
-    Fault::ReplyHangs,
-    Fault::RequestDelayed(Duration::from_secs(2)),
-    Fault::ReplyDelayed(Duration::from_secs(7)),
-    Fault::ReplyDelayed(Duration::from_secs(2)),
-];
-
-/// One key, ten calls of two processes, some of them dropped, operations that fail or not, and a store where every third
-/// call goes wrong.
-///
-/// What must hold: at most once means one run in all. At least once, no run begins after a caller was told that the
-/// outcome is recorded; and whoever gets a recorded value gets the same.
-async fn history(seed: u64, once: bool) -> u64 {
-    let store = faulty();
-    store.inject_at_random(seed, 0.3, FAULTS);
-    let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &seed_bytes(seed));
-    let builder = if once { at_most_once } else { at_least_once };
-    let processes = [
-        builder(&store).build().unwrap(),
-        builder(&store).wait(Duration::from_secs(60)).build().unwrap(),
-    ];
-    let begun = Counted::default();
-    let recorded: Mutex<Option<u32>> = Mutex::default();
-    let mut calls = Vec::new();
-    for n in 0..10 {
-        let idempotency = processes[random.random_range(0..2)].clone();
-        let starts = Duration::from_secs(random.random_range(0..90));
-        let lasts = Duration::from_secs(random.random_range(0..50));
-        let patience = Duration::from_secs(if random.random_bool(0.3) {
-            random.random_range(0..40)
-        } else {
-            100_000
-        });
-        let fails = random.random_bool(0.3);
-        let (begun, recorded) = (&begun, &recorded);
-        calls.push(async move {
-            sleep(starts).await;
-            let call = idempotency.execute(&key(), request(), |_| async move {
-                assert_eq!(*recorded.lock().unwrap(), None, "call {n} runs what is recorded");
-                let value = begun.succeed().await?;
-                sleep(lasts).await;
-                if fails {
-                    Err(Failure::Inner(std::fmt::Error))
-                } else {
-                    Ok(value)
-                }
-            });
-            let Ok(Ok(executed)) = timeout(patience, call).await else {
-                return;
-            };
-            if executed.source != Source::Unrecorded {
-                let mut recorded = recorded.lock().unwrap();
-                assert_eq!(*recorded.get_or_insert(executed.value), executed.value, "call {n}");
-            }
-        });
-    }
-    futures::future::join_all(calls).await;
-    if once {
-        assert!(begun.runs() <= 1, "seed {seed}: {} runs", begun.runs());
-    }
-    for idempotency in &processes {
-        settle_later(idempotency).await;
-    }
-    store.all_calls()
-}
-
-async fn campaign(once: bool) {
-    let asked = std::env::var("FAULTY_HISTORIES")
-        .ok()
-        .and_then(|asked| asked.parse().ok());
-    let histories = asked.unwrap_or(HISTORIES);
-    let mut calls = 0;
-    for seed in 0..histories {
-        calls += history(seed, once).await;
-    }
-    println!("figure: histories over a faulty store: {histories}");
-    println!("figure: calls of a faulty store: {calls}");
-}
-
-fn seed_bytes(seed: u64) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    bytes
-}
-
-#[tokio::test(start_paused = true)]
-async fn whatever_goes_wrong_at_most_once_is_at_most_once() {
-    campaign(true).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn whatever_goes_wrong_what_is_recorded_is_not_run_again() {
-    campaign(false).await;
 }

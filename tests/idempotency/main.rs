@@ -18,6 +18,7 @@ mod duplicates;
 mod edges;
 mod events;
 mod faults;
+mod histories;
 mod http;
 mod kill_postgres;
 mod kill_sqlite;
