@@ -105,6 +105,10 @@ macro_rules! for_each_layer {
         with!("bulkhead by weight", bulkhead().weighted(|()| NonZeroU32::MIN));
         with!("bulkheads by key", bulkheads().layer_by_ref(|request: &()| request));
         with!("idempotency", once(&keys().build().unwrap()));
+        with!(
+            "idempotency without a key",
+            keys().build().unwrap().layer_by(|(): &()| None)
+        );
         with!("fallback to a value", Fallback::value(1));
         with!(
             "fallback to a function",

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
 use tower_layer::Layer;
@@ -17,6 +17,7 @@ use super::encoding::{Codec, Json};
 use super::fingerprint::Fingerprint;
 use super::policy::Idempotency;
 use super::store::Resolved;
+use crate::poll::polled_after_completion;
 use crate::storage::StorageError;
 use crate::{Key, KeyId, Rejected};
 
@@ -156,7 +157,7 @@ where
 
     fn call(&mut self, mut request: Req) -> Self::Future {
         let Some((key, fingerprint)) = (self.layer.key_of)(&request) else {
-            return ResponseFuture(Way::Passed(self.inner.call(request)));
+            return ResponseFuture(Way::Passed(Some(self.inner.call(request))));
         };
         let fresh = self.inner.clone();
         let mut readied = mem::replace(&mut self.inner, fresh);
@@ -185,8 +186,8 @@ pub struct ResponseFuture<F, T, E>(#[pin] Way<F, T, E>);
 
 #[pin_project(project = WayProjection)]
 enum Way<F, T, E> {
-    /// The request has no key.
-    Passed(#[pin] F),
+    /// The request has no key. `None` once it has its response: nothing below is held any longer.
+    Passed(#[pin] Option<F>),
     Keyed(Pin<Box<dyn Future<Output = Result<T, E>> + Send>>),
 }
 
@@ -198,7 +199,14 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().0.project() {
-            WayProjection::Passed(call) => call.poll(cx),
+            WayProjection::Passed(mut passed) => {
+                let Some(call) = passed.as_mut().as_pin_mut() else {
+                    return polled_after_completion("idempotency");
+                };
+                let result = ready!(call.poll(cx));
+                passed.set(None);
+                Poll::Ready(result)
+            }
             WayProjection::Keyed(call) => call.as_mut().poll(cx),
         }
     }

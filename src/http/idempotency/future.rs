@@ -32,6 +32,7 @@ use super::problem::Problem;
 use super::rules::{Rules, streams};
 use super::stored::{Head, Stored};
 use crate::idempotency::{Attempt, Disposition, Driven, Settlement, called_from_here};
+use crate::poll::polled_after_completion;
 use crate::rejected::Idempotency as Why;
 use crate::{Key, KeyId};
 
@@ -44,14 +45,14 @@ pub struct ResponseFuture<F, R: Body, E>(#[pin] Way<F, R, E>);
 
 #[pin_project(project = WayProjection)]
 enum Way<F, R: Body, E> {
-    /// The request is not under a key.
-    Passed(#[pin] F),
+    /// The request is not under a key. `None` once it has its response: nothing below is held any longer.
+    Passed(#[pin] Option<F>),
     Keyed(Pin<Box<dyn Future<Output = Answered<R, E>> + Send>>),
 }
 
 impl<F, R: Body, E> ResponseFuture<F, R, E> {
     pub(super) fn passed(call: F) -> Self {
-        Self(Way::Passed(call))
+        Self(Way::Passed(Some(call)))
     }
 
     pub(super) fn keyed(call: impl Future<Output = Answered<R, E>> + Send + 'static) -> Self {
@@ -68,9 +69,13 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().0.project() {
-            WayProjection::Passed(call) => {
-                let response = ready!(call.poll(cx))?;
-                Poll::Ready(Ok(response.map(ResponseBody::untouched)))
+            WayProjection::Passed(mut passed) => {
+                let Some(call) = passed.as_mut().as_pin_mut() else {
+                    return polled_after_completion("idempotency");
+                };
+                let result = ready!(call.poll(cx));
+                passed.set(None);
+                Poll::Ready(result.map(|response| response.map(ResponseBody::untouched)))
             }
             WayProjection::Keyed(call) => call.as_mut().poll(cx),
         }

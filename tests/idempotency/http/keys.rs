@@ -1,5 +1,8 @@
 //! Which requests are under a key, and what a key looks like.
 
+use ::tower::limit::ConcurrencyLimit;
+use ::tower::{Layer, Service, ServiceExt};
+use futures::FutureExt;
 use http::Method;
 
 use super::*;
@@ -100,6 +103,24 @@ async fn the_types_of_problems_can_be_ones_own() {
     let answer = Answer::of(shop.request("POST", None, "")).await;
     let document: serde_json::Value = serde_json::from_str(answer.text()).unwrap();
     assert_eq!(document["type"], "https://shop.example/problems/key-missing");
+}
+
+#[tokio::test]
+async fn no_request_keeps_its_place_in_the_service_below() {
+    let policy = at_least_once().build().unwrap();
+    let paid = ::tower::service_fn(async |_: Request| Ok::<_, std::convert::Infallible>(respond(200, "paid")));
+    let layer = presets::idempotency(&policy, tenant);
+    let mut service = layer.layer(ConcurrencyLimit::new(paid, 1));
+    for (method, key) in [("POST", ""), ("POST", "order-1"), ("POST", "order-1"), ("GET", "")] {
+        let request = http::Request::builder().method(method).uri("/pay");
+        let request = request.header("x-tenant", TENANT).header("idempotency-key", key);
+        let request = request.body(Body::empty()).unwrap();
+        let ready = service.ready().now_or_never().expect("the place is free").unwrap();
+        // The future is still there, and its response.
+        let mut call = std::pin::pin!(ready.call(request));
+        let _response = call.as_mut().await.unwrap();
+        assert!(service.clone().ready().now_or_never().is_some(), "{method} {key}");
+    }
 }
 
 #[test]
