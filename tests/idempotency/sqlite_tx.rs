@@ -220,16 +220,18 @@ async fn a_commit_inside_with_another_transaction_after_it_is_not_completed_eith
 async fn what_is_in_progress_interrupted_or_cancelled_outside_is_refused_inside() {
     let mut bench = bench().await;
     let bookings = bench.at_most_once().build().unwrap();
+    let (started, has_started) = tokio::sync::oneshot::channel();
     let running = {
         let bookings = bookings.clone();
         tokio::spawn(async move {
-            let hang = || async { std::future::pending::<Result<String, Rejected>>().await };
+            let hang = || async {
+                started.send(()).unwrap();
+                std::future::pending::<Result<String, Rejected>>().await
+            };
             bookings.run(&key(), "12 A", hang).await
         })
     };
-    while bench.status(&bookings).await != Some(Status::InProgress) {
-        tokio::task::yield_now().await;
-    }
+    has_started.await.unwrap();
     let Error::Rejected(rejected) = bench.book(&bookings, "12 A").unwrap_err() else {
         panic!("not a rejection");
     };
@@ -241,9 +243,12 @@ async fn what_is_in_progress_interrupted_or_cancelled_outside_is_refused_inside(
     );
 
     running.abort();
-    while bench.status(&bookings).await != Some(Status::Interrupted) {
+    assert!(running.await.unwrap_err().is_cancelled());
+    // A task tells the store.
+    while bookings.in_flight() > 0 {
         tokio::task::yield_now().await;
     }
+    assert_eq!(bench.status(&bookings).await, Some(Status::Interrupted));
     assert_eq!(kind(bench.book(&bookings, "12 A")), RejectedKind::OutcomeUnknown);
     assert!(matches!(
         bookings.cancel(&key()).await.unwrap(),
