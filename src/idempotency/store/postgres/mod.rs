@@ -28,8 +28,8 @@ const HIDDEN_LEASE: Duration = Duration::from_secs(1);
 
 /// Keeps records in PostgreSQL, in the table `steadfast.idempotency`.
 ///
-/// A clone is the same store. Every call is one statement, which works behind PgBouncer in transaction mode, and what it
-/// writes is durable whatever `synchronous_commit` is by default. Time is the server's.
+/// A clone is the same store. Every transition is one statement, which works behind PgBouncer in transaction mode, and what
+/// it writes is durable whatever `synchronous_commit` is by default. Time is the server's.
 ///
 /// Call [`migrate`](Self::migrate) first, and [`purge`](Store::purge) now and then: it frees space, and changes no answer.
 ///
@@ -102,6 +102,17 @@ impl PostgresStore {
         &self.storage
     }
 
+    /// Runs a statement that may have no answer.
+    async fn try_ask<A: Send>(
+        &self,
+        sql: &str,
+        params: &[Param<'_>],
+        read: impl Fn(&Row) -> Result<Option<A>, StorageError> + Send + Sync,
+    ) -> Result<Option<A>, StorageError> {
+        let rows = self.storage.query(sql, params).await?;
+        Ok(rows.first().map(read).transpose()?.flatten())
+    }
+
     /// Runs a statement until it has an answer.
     async fn ask<A: Send>(
         &self,
@@ -110,8 +121,7 @@ impl PostgresStore {
         read: impl Fn(&Row) -> Result<Option<A>, StorageError> + Send + Sync,
     ) -> Result<A, StorageError> {
         for _ in 0..MAX_ROUNDS {
-            let rows = self.storage.query(sql, params).await?;
-            if let Some(answer) = rows.first().map(&read).transpose()?.flatten() {
+            if let Some(answer) = self.try_ask(sql, params, &read).await? {
                 return Ok(answer);
             }
         }
@@ -151,8 +161,16 @@ impl Store for PostgresStore {
             (&microseconds(claim.lease), Type::INT8),
             (&retention(claim.mode), Type::INT8),
         ];
-        let answer = self.ask(&sql::CLAIM, &params, |row| row::claimed(row, claim)).await;
-        match answer {
+        let read = |row: &Row| row::claimed(row, claim);
+        let claimed = async {
+            for sql in [&sql::CLAIM_FRESH, &sql::FOUND] {
+                if let Some(answer) = self.try_ask(sql, &params, read).await? {
+                    return Ok(answer);
+                }
+            }
+            self.ask(&sql::CLAIM, &params, read).await
+        };
+        match claimed.await {
             Err(error) if was_lock_timeout(&error) => Ok(Claimed::InProgress {
                 lease_left: HIDDEN_LEASE,
             }),
@@ -176,7 +194,10 @@ impl Store for PostgresStore {
             (&outcome.as_ref(), Type::BYTEA),
             (&microseconds(retention), Type::INT8),
         ];
-        let answer = self.ask(&sql::COMPLETE, &params, number).await?;
+        let answer = match self.try_ask(&sql::COMPLETE_HELD, &params, number).await? {
+            Some(answer) => answer,
+            None => self.ask(&sql::COMPLETE, &params, number).await?,
+        };
         Ok(match answer {
             1 => Completed::Applied,
             2 => Completed::AlreadyApplied,

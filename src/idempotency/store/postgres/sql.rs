@@ -8,6 +8,9 @@
 //!   of its row sees the new one there, which `found` does not. Refused then, the statement has no answer at all, and is
 //!   run again: what `found` holds is from before the wait.
 //!
+//! What happens most, a key that is new and a completion by who has the record, has a statement of its own that is tried
+//! first: without names, statements are planned each time, and the planning of the larger ones costs more than their work.
+//!
 //! Time is `statement_timestamp()`: one reading for the whole statement, and one that an index can be searched by, which
 //! `clock_timestamp()` is not. Intervals come in microseconds.
 
@@ -41,20 +44,49 @@ const MICROSECOND: &str = "interval '1 microsecond'";
 /// The claim `$2` has the record.
 const HELD: &str = "(r.state = 1 AND r.claim_id = $2)";
 
-/// What claims a key. `$1` id, `$2` claim id, `$3` fingerprint, `$4` lease, `$5` retention, NULL for at most once.
+/// A live record that may be claimed: the claim has it already, or an interrupted one may be taken over.
+static FREE: Sql = LazyLock::new(|| {
+    format!(
+        "(r.state = 1 AND r.fingerprint = $3 AND (r.claim_id = $2
+            OR ({LEASE_OVER} AND r.expires_at IS NOT NULL AND $5 IS NOT NULL)))"
+    )
+});
+
+/// `$1` id, `$2` claim id, `$3` fingerprint, `$4` lease, `$5` retention, NULL for at most once: as for all that claim.
+/// Answers: fence (NULL where the key is not the caller's), state, whether the fingerprint is the same, attempt, lease
+/// left, checkpoint, outcome. No row where there is a record: the cheapest statement, for the most frequent case.
+pub(super) static CLAIM_FRESH: Sql = LazyLock::new(|| {
+    format!(
+        "WITH {SETTINGS}
+        INSERT INTO steadfast.idempotency AS r
+            (id, state, claim_id, fence, attempt, fingerprint, lease_until, expires_at)
+        SELECT $1, 1, $2, nextval('steadfast.idempotency_fence'), 1, $3,
+            statement_timestamp() + $4 * {MICROSECOND}, statement_timestamp() + ($4 + $5) * {MICROSECOND}
+        FROM settings
+        ON CONFLICT (id) DO NOTHING
+        RETURNING r.fence, NULL::smallint, NULL::boolean, r.attempt, NULL::bigint, NULL::bytea, NULL::bytea"
+    )
+});
+
+/// Answers as [`CLAIM_FRESH`] does. No row where the key may be claimed.
+pub(super) static FOUND: Sql = LazyLock::new(|| {
+    let free = &*FREE;
+    format!(
+        "SELECT NULL::bigint AS fence, r.state, r.fingerprint = $3 AS same, r.attempt, {LEASE_LEFT} AS lease_left,
+            r.checkpoint, r.outcome
+        FROM steadfast.idempotency r WHERE r.id = $1 AND {LIVE} AND NOT {free}"
+    )
+});
+
+/// What claims a key, whatever its record is.
 ///
 /// The sequence is read under the lock of the row too, so that the fence is larger than what the row has had; `greatest`
 /// is for a sequence that was restored from before the rows were.
 fn claim(settings: &str) -> String {
-    // A live record that may be claimed: the claim has it already, or an interrupted one may be taken over.
-    let free = format!(
-        "(r.state = 1 AND r.fingerprint = $3 AND (r.claim_id = $2
-            OR ({LEASE_OVER} AND r.expires_at IS NOT NULL AND $5 IS NOT NULL)))"
-    );
+    let (found, free) = (&*FOUND, &*FREE);
     format!(
         "WITH {settings}, found AS MATERIALIZED (
-            SELECT r.state, r.fingerprint = $3 AS same, r.attempt, {LEASE_LEFT} AS lease_left, r.checkpoint, r.outcome
-            FROM steadfast.idempotency r WHERE r.id = $1 AND {LIVE} AND NOT {free}
+            {found}
         ), owned AS (
             INSERT INTO steadfast.idempotency AS r
                 (id, state, claim_id, fence, attempt, fingerprint, lease_until, expires_at)
@@ -73,14 +105,13 @@ fn claim(settings: &str) -> String {
         ), answer AS (
             SELECT fence, NULL::smallint AS state, NULL::boolean AS same, attempt, NULL::bigint AS lease_left,
                 checkpoint, NULL::bytea AS outcome FROM owned
-            UNION ALL SELECT NULL, state, same, attempt, lease_left, checkpoint, outcome FROM found
+            UNION ALL SELECT * FROM found
         )
         SELECT fence, state, same, attempt, lease_left, checkpoint, outcome"
     )
 }
 
-/// Answers: fence (NULL where the key is not the caller's), state, whether the fingerprint is the same, attempt, lease
-/// left, checkpoint, outcome.
+/// Answers as [`CLAIM_FRESH`] does. No row where others got in between.
 pub(super) static CLAIM: Sql = LazyLock::new(|| claim(SETTINGS) + " FROM answer");
 
 /// `$6` for how long to wait. Answers as [`CLAIM`] does, always with a row: of NULLs for no answer; and with the transaction,
@@ -91,8 +122,20 @@ pub(in crate::idempotency) static CLAIM_IN_TX: Sql = LazyLock::new(|| {
         FROM before LEFT JOIN answer ON true"
 });
 
-/// `$1` id, `$2` claim id, `$3` fence, `$4` attempt, `$5` fingerprint, `$6` outcome, `$7` retention. Answers: 1 applied,
-/// 2 applied already, 3 lost.
+/// `$1` id, `$2` claim id, `$3` fence, `$4` attempt, `$5` fingerprint, `$6` outcome, `$7` retention. Answers: 1 applied.
+/// No row where the claim does not have the record: the cheapest statement, for the most frequent case.
+pub(super) static COMPLETE_HELD: Sql = LazyLock::new(|| {
+    format!(
+        "WITH {SETTINGS}
+        UPDATE steadfast.idempotency r SET
+            state = 2, lease_until = NULL, checkpoint = NULL,
+            expires_at = statement_timestamp() + $7 * {MICROSECOND}, outcome = $6
+        FROM settings WHERE r.id = $1 AND {LIVE} AND {HELD}
+        RETURNING 1::smallint"
+    )
+});
+
+/// The same parameters. Answers: 1 applied, 2 applied already, 3 lost.
 pub(super) static COMPLETE: Sql = LazyLock::new(|| {
     format!(
         "WITH {SETTINGS}, found AS MATERIALIZED (
