@@ -2,7 +2,8 @@
 //! the same.
 //!
 //! `cargo bench --bench idempotency [sqlite] [postgres] [redis]`; for the latter two `scripts/servers cargo bench ..`, or
-//! servers in `STEADFAST_POSTGRES` and `STEADFAST_REDIS`. Each row is the median of five rounds, which the contenders take in turns.
+//! servers in `STEADFAST_POSTGRES` and `STEADFAST_REDIS`. Each row is the median of five rounds, which the contenders
+//! take in turns.
 #![allow(clippy::expect_used, reason = "a benchmark that cannot be set up has to stop")]
 
 use std::path::{Path, PathBuf};
@@ -319,9 +320,9 @@ fn postgres(runtime: &Runtime, url: &str, clients: usize) -> Table<'static> {
             async move { claim(&store, n).await }
         })
     };
+    runtime.block_on(claim_and_complete(&store, 0));
     let mut replays = || {
         let store = store.clone();
-        runtime.block_on(claim_and_complete(&store, 0));
         rate(runtime, clients, move |_| {
             let store = store.clone();
             async move {
