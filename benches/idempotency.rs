@@ -258,7 +258,7 @@ fn redis(runtime: &Runtime, url: &str, clients: usize) -> Table<'static> {
             let key = format!("{prefix}set:{}", request(n).0);
             async move {
                 let mut set = ::redis::cmd("SET");
-                set.arg(key).arg(&[7; 100]).arg("NX").arg("PX").arg(7_200_000);
+                set.arg(key).arg(&[7_u8; 100][..]).arg("NX").arg("PX").arg(7_200_000);
                 set.exec_async(&mut connection).await.expect("Redis answers");
             }
         })
@@ -271,7 +271,7 @@ fn redis(runtime: &Runtime, url: &str, clients: usize) -> Table<'static> {
             let key = format!("{prefix}eval:{}", request(n).0);
             async move {
                 let mut call = script.prepare_invoke();
-                call.key(key).arg(&[7; 100]);
+                call.key(key).arg(&[7_u8; 100][..]);
                 call.invoke_async::<i64>(&mut connection).await.expect("Redis answers");
             }
         })
