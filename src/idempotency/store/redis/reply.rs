@@ -33,6 +33,7 @@ impl Reply {
         match self.0.next() {
             None | Some(Value::Nil) => Ok(None),
             Some(Value::BulkString(bytes)) => Ok(Some(bytes.into())),
+            Some(Value::Int(number)) => Ok(Some(number.to_string().into())),
             Some(_) => Err(unreadable()),
         }
     }

@@ -11,8 +11,8 @@ pub(super) struct Transition {
 }
 
 macro_rules! transition {
-    ($file:literal) => {{
-        const SOURCE: &str = concat!(include_str!("lua/record.lua"), include_str!($file));
+    ($($file:literal),+) => {{
+        const SOURCE: &str = concat!(include_str!("lua/record.lua"), $(include_str!($file)),+);
         Transition {
             source: SOURCE,
             hash: LazyLock::new(|| Script::new(SOURCE).get_hash().to_owned()),
@@ -23,10 +23,10 @@ macro_rules! transition {
 pub(super) static CLAIM: Transition = transition!("lua/claim.lua");
 pub(super) static COMPLETE: Transition = transition!("lua/complete.lua");
 pub(super) static RENEW: Transition = transition!("lua/renew.lua");
-pub(super) static INTERRUPT: Transition = transition!("lua/interrupt.lua");
+pub(super) static INTERRUPT: Transition = transition!("lua/remove.lua", "lua/interrupt.lua");
 pub(super) static CANCEL: Transition = transition!("lua/cancel.lua");
-pub(super) static RESOLVE: Transition = transition!("lua/resolve.lua");
-pub(super) static FORGET: Transition = transition!("lua/forget.lua");
+pub(super) static RESOLVE: Transition = transition!("lua/remove.lua", "lua/resolve.lua");
+pub(super) static FORGET: Transition = transition!("lua/remove.lua", "lua/forget.lua");
 pub(super) static INSPECT: Transition = transition!("lua/inspect.lua");
 
 impl Transition {

@@ -7,7 +7,11 @@ if release and attempt == '1' then
     return {'released'}
 end
 if now < lease_until then
-    redis.call('HSET', key, 'l', whole(now))
-    if expires_at then expires(now + expires_at - lease_until) end
+    call('HSET', key, 'l', now)
+    if expires_at then
+        expires_at = now + expires_at - lease_until
+        call('HSET', key, 'e', expires_at)
+        call('PEXPIREAT', key, expires_at + day)
+    end
 end
 return {'interrupted'}

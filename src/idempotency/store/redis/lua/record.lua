@@ -5,33 +5,15 @@
 -- i f a q  owner: claim id, fence, attempt, fingerprint
 -- l  end of the lease      e  expiry, none for never
 -- o  outcome               n  checkpoint
-local key = KEYS[1]
-local time = redis.call('TIME')
+local key, call = KEYS[1], redis.call
+local time = call('TIME')
 local micros = time[1] * 1000000 + time[2]
 local now = math.floor(micros / 1000)
-local held = redis.call('HMGET', key, 's', 'h', 'i', 'f', 'a', 'q', 'l', 'e')
+local held = call('HMGET', key, 's', 'h', 'i', 'f', 'a', 'q', 'l', 'e')
 local stored, claim_id, fence, attempt, fingerprint = held[1], held[3], held[4], held[5], held[6]
 local high, lease_until, expires_at = tonumber(held[2] or 0), tonumber(held[7] or 0), tonumber(held[8] or nil)
 
 -- Expiry decides here; the server removes the hash a day later, so that the fence grows although a clock steps back.
 local state = stored
 if expires_at and now >= expires_at then state = false end
-local grace = 86400000
-
-local function whole(number) return string.format('%.0f', number) end
-
-local function expires(at)
-    redis.call('HSET', key, 'e', whole(at))
-    redis.call('PEXPIREAT', key, whole(at + grace))
-end
-
-local function never_expires()
-    redis.call('HDEL', key, 'e')
-    redis.call('PERSIST', key)
-end
-
-local function remove()
-    redis.call('DEL', key)
-    redis.call('HSET', key, 'h', whole(high))
-    redis.call('PEXPIREAT', key, whole(now + grace))
-end
+local day = 86400000
