@@ -345,6 +345,22 @@ mod tests {
     }
 
     #[test]
+    fn a_waiter_that_leaves_as_the_lead_comes_to_it_is_passed_over_once() {
+        let slots = Arc::new(Slots::default());
+        let leader = lead(&slots);
+        let (mut first, mut second, mut third) = (waiter(&slots), waiter(&slots), waiter(&slots));
+        // As far as its drop has come when another thread has taken it out of the line already.
+        first.word.close();
+        drop(leader);
+        let mut kept = Vec::new();
+        assert_eq!(word(&mut second, &mut kept), Some("lead"));
+        assert_eq!(word(&mut third, &mut kept), None);
+        drop((first, kept));
+        assert_eq!(word(&mut third, &mut Vec::new()), Some("lead"));
+        assert_eq!(slots.len(), 0);
+    }
+
+    #[test]
     fn a_waiter_that_left_is_passed_over_and_takes_no_place() {
         let slots = Arc::new(Slots::default());
         let leader = lead(&slots);

@@ -147,8 +147,8 @@ async fn an_operation_within_an_operation_is_refused_the_outermost_key_too() {
     let idempotency = at_least_once(&MemoryStore::new()).wait(LEASE).build().unwrap();
     let start = Instant::now();
     let (middle, inner) = (Key::new("tenant-7", "middle"), Key::new("tenant-7", "inner"));
-    let again = || async { idempotency.run(&key(), "r", || async { Ok::<u32, Failure>(1) }).await };
-    let within = || async { idempotency.run(&inner, "r", again).await };
+    let again = || Box::pin(idempotency.run(&key(), "r", || async { Ok::<u32, Failure>(1) }));
+    let within = || Box::pin(idempotency.run(&inner, "r", again));
     let run = |_| async {
         assert_eq!(
             kind(idempotency.run(&middle, "r", within).await),

@@ -19,10 +19,9 @@ use steadfast::{Key, KeyId, Rejected};
 
 use tokio::time::sleep;
 
-use crate::shared::telemetry::{counted, logged, paused};
-
 use super::driver::{Counted, Failure, key, request};
 use super::edges::Told;
+use super::shared::telemetry::{counted, logged, paused};
 
 const LEASE: Duration = Duration::from_secs(30);
 const MS: Duration = Duration::from_millis(1);
@@ -572,7 +571,9 @@ fn neither_keys_nor_requests_nor_outcomes_nor_checkpoints_are_shown_anywhere() {
     tracing::subscriber::with_default(subscriber, || {
         metrics::with_local_recorder(&recorder, || paused().block_on(play(&emitted)));
     });
-    counted(&snapshotter).iter().for_each(|line| emitted.add(line));
+    for line in counted(&snapshotter) {
+        emitted.add(line);
+    }
     let text = emitted.0.lock().unwrap().clone();
     for heard in [
         "Claimed",
@@ -584,7 +585,10 @@ fn neither_keys_nor_requests_nor_outcomes_nor_checkpoints_are_shown_anywhere() {
         assert!(text.contains(heard), "{heard}");
     }
     let as_list: Vec<String> = MARKER.bytes().take(6).map(|byte| byte.to_string()).collect();
-    let as_hex: String = MARKER.bytes().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let as_hex = MARKER.bytes().take(6).fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").unwrap();
+        hex
+    });
     for form in [&MARKER[..9], &as_list.join(", "), &as_hex] {
         let found = text.lines().filter(|line| line.contains(form)).collect::<Vec<_>>();
         assert!(found.is_empty(), "{found:#?}");
