@@ -216,6 +216,7 @@ mod tests {
         }
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "it stands in a row with errors")]
     fn data(data: &'static str) -> Result<Frame<Bytes>, &'static str> {
         Ok(Frame::data(Bytes::from_static(data.as_bytes())))
     }

@@ -53,7 +53,8 @@ mod tests {
     #[test]
     fn the_fingerprint_of_a_request_is_the_published_one() {
         let bytes = *fingerprint("POST", "/pay?a=1", "text/plain", "10").as_bytes();
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut hex = String::new();
+        crate::storage::write_hex(&bytes, &mut hex).unwrap();
         assert_eq!(
             hex,
             "0139539fe2ef98769f9db869dacd29349e0ff517084123a3a0bd54882dec6a603f"

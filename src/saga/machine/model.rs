@@ -146,13 +146,13 @@ impl Explorer<'_> {
         let started = self.after(world, &Event::Started { step: name.clone() });
         let before = started.truth[step];
         // The process dies: before the request, after it, or while it is under way.
-        for truth in [before, self.done(before), delayed(before)] {
+        for truth in [before, done(before), delayed(before)] {
             let mut died = started.clone();
             died.truth[step] = truth;
             self.visit(died);
         }
         let mut succeeded = self.after(&started, &Event::Succeeded { step: name.clone() });
-        succeeded.truth[step] = self.done(before);
+        succeeded.truth[step] = done(before);
         succeeded.pivot_succeeded |= self.plan.steps[step].kind == StepKind::Pivot;
         self.visit(succeeded);
         for retryable in [false, true] {
@@ -170,7 +170,7 @@ impl Explorer<'_> {
                     Effect::None if answers && before != Truth::Happened => vec![Truth::Nothing],
                     Effect::None if answers => continue,
                     Effect::None => vec![before],
-                    Effect::Maybe => vec![before, self.done(before), delayed(before)],
+                    Effect::Maybe => vec![before, done(before), delayed(before)],
                 };
                 for truth in truths {
                     let mut failed = failed.clone();
@@ -178,13 +178,6 @@ impl Explorer<'_> {
                     self.visit(failed);
                 }
             }
-        }
-    }
-
-    fn done(&self, truth: Truth) -> Truth {
-        match truth {
-            Truth::Closed => Truth::Closed,
-            Truth::Nothing | Truth::Happened | Truth::Delayed => Truth::Happened,
         }
     }
 
@@ -281,6 +274,13 @@ impl Explorer<'_> {
             }
             SagaEnd::Abandoned => unreachable!("nobody gives it up"),
         }
+    }
+}
+
+fn done(truth: Truth) -> Truth {
+    match truth {
+        Truth::Closed => Truth::Closed,
+        Truth::Nothing | Truth::Happened | Truth::Delayed => Truth::Happened,
     }
 }
 
