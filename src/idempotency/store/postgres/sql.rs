@@ -18,15 +18,15 @@ use std::sync::LazyLock;
 
 pub(in crate::idempotency) type Sql = LazyLock<String>;
 
-/// Makes the commit durable whatever the default is, and bounds the wait for a row that somebody's open transaction holds.
-/// Both end with the transaction, which the statement is. A setting of `remote_apply` promises more, and stays.
-const SETTINGS: &str = "settings AS MATERIALIZED (
-    SELECT
-        set_config('synchronous_commit', CASE current_setting('synchronous_commit')
-            WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true),
-        set_config('lock_timeout', CASE current_setting('lock_timeout')
-            WHEN '0' THEN '2s' ELSE current_setting('lock_timeout') END, true)
-)";
+/// Makes the commit durable whatever the default is. A setting of `remote_apply` promises more, and stays.
+const DURABLE: &str = "set_config('synchronous_commit', CASE current_setting('synchronous_commit')
+    WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)";
+/// Bounds the wait for a row that somebody's open transaction holds.
+const BOUNDED: &str = "set_config('lock_timeout', CASE current_setting('lock_timeout')
+    WHEN '0' THEN '2s' ELSE current_setting('lock_timeout') END, true)";
+
+/// Both, before the rest of the statement. They end with the transaction, which the statement is.
+static SETTINGS: Sql = LazyLock::new(|| format!("settings AS MATERIALIZED (SELECT {DURABLE}, {BOUNDED})"));
 
 /// In a transaction of the user's. The bound lasts for this statement, which puts it back in the end; where the user has
 /// set one, that is it. How durable the commit is, is for the user to say: the effect and the record last or are lost
@@ -55,16 +55,17 @@ static FREE: Sql = LazyLock::new(|| {
 /// `$1` id, `$2` claim id, `$3` fingerprint, `$4` lease, `$5` retention, NULL for at most once: as for all that claim.
 /// Answers: fence (NULL where the key is not the caller's), state, whether the fingerprint is the same, attempt, lease
 /// left, checkpoint, outcome. No row where there is a record: the cheapest statement, for the most frequent case.
+///
+/// The settings are values of it, which costs less than a query of their own: the bound is set while the row is made, so
+/// before the row can wait, and the durability once it is written, so before the commit.
 pub(super) static CLAIM_FRESH: Sql = LazyLock::new(|| {
     format!(
-        "WITH {SETTINGS}
-        INSERT INTO steadfast.idempotency AS r
+        "INSERT INTO steadfast.idempotency AS r
             (id, state, claim_id, fence, attempt, fingerprint, lease_until, expires_at)
-        SELECT $1, 1, $2, nextval('steadfast.idempotency_fence'), 1, $3,
-            statement_timestamp() + $4 * {MICROSECOND}, statement_timestamp() + ($4 + $5) * {MICROSECOND}
-        FROM settings
+        VALUES ($1, CASE {BOUNDED} WHEN '' THEN 0 ELSE 1 END, $2, nextval('steadfast.idempotency_fence'), 1, $3,
+            statement_timestamp() + $4 * {MICROSECOND}, statement_timestamp() + ($4 + $5) * {MICROSECOND})
         ON CONFLICT (id) DO NOTHING
-        RETURNING r.fence, NULL::smallint, NULL::boolean, r.attempt, NULL::bigint, NULL::bytea, NULL::bytea"
+        RETURNING r.fence, NULL::smallint, NULL::boolean, r.attempt, NULL::bigint, NULL::bytea, NULL::bytea, {DURABLE}"
     )
 });
 
@@ -112,7 +113,7 @@ fn claim(settings: &str) -> String {
 }
 
 /// Answers as [`CLAIM_FRESH`] does. No row where others got in between.
-pub(super) static CLAIM: Sql = LazyLock::new(|| claim(SETTINGS) + " FROM answer");
+pub(super) static CLAIM: Sql = LazyLock::new(|| claim(&SETTINGS) + " FROM answer");
 
 /// `$6` for how long to wait. Answers as [`CLAIM`] does, always with a row: of NULLs for no answer; and with the transaction,
 /// if there is something to commit in it.
@@ -125,8 +126,9 @@ pub(in crate::idempotency) static CLAIM_IN_TX: Sql = LazyLock::new(|| {
 /// `$1` id, `$2` claim id, `$3` fence, `$4` attempt, `$5` fingerprint, `$6` outcome, `$7` retention. Answers: 1 applied.
 /// No row where the claim does not have the record: the cheapest statement, for the most frequent case.
 pub(super) static COMPLETE_HELD: Sql = LazyLock::new(|| {
+    let settings = &*SETTINGS;
     format!(
-        "WITH {SETTINGS}
+        "WITH {settings}
         UPDATE steadfast.idempotency r SET
             state = 2, lease_until = NULL, checkpoint = NULL,
             expires_at = statement_timestamp() + $7 * {MICROSECOND}, outcome = $6
@@ -137,8 +139,9 @@ pub(super) static COMPLETE_HELD: Sql = LazyLock::new(|| {
 
 /// The same parameters. Answers: 1 applied, 2 applied already, 3 lost.
 pub(super) static COMPLETE: Sql = LazyLock::new(|| {
+    let settings = &*SETTINGS;
     format!(
-        "WITH {SETTINGS}, found AS MATERIALIZED (
+        "WITH {settings}, found AS MATERIALIZED (
             SELECT r.state = 2 AND r.claim_id = $2 AS already
             FROM steadfast.idempotency r WHERE r.id = $1 AND {LIVE} AND NOT {HELD}
         ), applied AS (
@@ -180,8 +183,9 @@ pub(in crate::idempotency) static RELEASE_IN_TX: Sql =
 
 /// `$1` id, `$2` claim id, `$3` lease, `$4` checkpoint. Answers: a row where it is renewed.
 pub(super) static RENEW: Sql = LazyLock::new(|| {
+    let settings = &*SETTINGS;
     format!(
-        "WITH {SETTINGS}
+        "WITH {settings}
         UPDATE steadfast.idempotency r SET
             lease_until = statement_timestamp() + $3 * {MICROSECOND},
             expires_at = statement_timestamp() + $3 * {MICROSECOND} + (r.expires_at - r.lease_until),
@@ -206,9 +210,10 @@ fn interrupted(condition: &str) -> String {
 
 /// `$1` id, `$2` claim id. Answers: 1 released, 2 interrupted, 3 lost; NULL: to be run again.
 pub(super) static RELEASE: Sql = LazyLock::new(|| {
+    let settings = &*SETTINGS;
     let interrupted = interrupted("r.attempt > 1");
     format!(
-        "WITH {SETTINGS}, found AS MATERIALIZED (
+        "WITH {settings}, found AS MATERIALIZED (
             SELECT {HELD} AS held, r.attempt > 1 AND {LEASE_OVER} AS ended
             FROM steadfast.idempotency r WHERE r.id = $1 AND {LIVE}
         ), released AS (
@@ -228,9 +233,10 @@ pub(super) static RELEASE: Sql = LazyLock::new(|| {
 
 /// The same.
 pub(super) static INTERRUPT: Sql = LazyLock::new(|| {
+    let settings = &*SETTINGS;
     let interrupted = interrupted("true");
     format!(
-        "WITH {SETTINGS}, found AS MATERIALIZED (
+        "WITH {settings}, found AS MATERIALIZED (
             SELECT {HELD} AS held, {LEASE_OVER} AS ended
             FROM steadfast.idempotency r WHERE r.id = $1 AND {LIVE}
         ), {interrupted}
@@ -244,8 +250,9 @@ pub(super) static INTERRUPT: Sql = LazyLock::new(|| {
 
 /// `$1` id. Answers: state, attempt, lease left, checkpoint, outcome.
 pub(super) static CANCEL: Sql = LazyLock::new(|| {
+    let settings = &*SETTINGS;
     format!(
-        "WITH {SETTINGS}, found AS MATERIALIZED (
+        "WITH {settings}, found AS MATERIALIZED (
             SELECT r.state, r.attempt, {LEASE_LEFT} AS lease_left, r.checkpoint, r.outcome
             FROM steadfast.idempotency r WHERE r.id = $1 AND {LIVE} AND NOT (r.state = 1 AND {LEASE_OVER})
         ), closed AS (
@@ -265,8 +272,9 @@ pub(super) static CANCEL: Sql = LazyLock::new(|| {
 
 /// `$1` id, `$2` claim id, `$3` outcome, `$4` retention. Answers: a row where it is resolved.
 pub(super) static RESOLVE_COMPLETED: Sql = LazyLock::new(|| {
+    let settings = &*SETTINGS;
     format!(
-        "WITH {SETTINGS}
+        "WITH {settings}
         UPDATE steadfast.idempotency r SET
             state = 2, claim_id = $2, lease_until = NULL, checkpoint = NULL,
             expires_at = statement_timestamp() + $4 * {MICROSECOND}, outcome = $3
@@ -277,8 +285,9 @@ pub(super) static RESOLVE_COMPLETED: Sql = LazyLock::new(|| {
 
 /// `$1` id. Answers: a row where it is resolved.
 pub(super) static RESOLVE_NOT_EXECUTED: Sql = LazyLock::new(|| {
+    let settings = &*SETTINGS;
     format!(
-        "WITH {SETTINGS}
+        "WITH {settings}
         DELETE FROM steadfast.idempotency r USING settings
         WHERE r.id = $1 AND {LIVE} AND r.state = 1 AND {LEASE_OVER}
         RETURNING 1::smallint"
@@ -287,8 +296,9 @@ pub(super) static RESOLVE_NOT_EXECUTED: Sql = LazyLock::new(|| {
 
 /// `$1` id. Answers: 1 forgotten, 2 absent, 3 in progress; NULL: to be run again.
 pub(super) static FORGET: Sql = LazyLock::new(|| {
+    let settings = &*SETTINGS;
     format!(
-        "WITH {SETTINGS}, found AS MATERIALIZED (
+        "WITH {settings}, found AS MATERIALIZED (
             SELECT r.state = 1 AND NOT {LEASE_OVER} AS in_progress
             FROM steadfast.idempotency r WHERE r.id = $1 AND {LIVE}
         ), forgotten AS (
