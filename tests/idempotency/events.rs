@@ -16,7 +16,6 @@ use steadfast::idempotency::{
 use steadfast::storage::StorageErrorKind;
 use steadfast::testing::idempotency::{Call, Fault, Faulty};
 use steadfast::{Key, KeyId, Rejected};
-
 use tokio::time::sleep;
 
 use super::driver::{Counted, Failure, key, request};
