@@ -245,6 +245,15 @@ impl Rejected {
         self.reason.retry_after()
     }
 
+    /// The attempt that was interrupted, of a rejection whose kind is [`OutcomeUnknown`](RejectedKind::OutcomeUnknown).
+    #[must_use]
+    pub fn attempt(&self) -> Option<u32> {
+        match self.reason.why {
+            Why::Idempotency(Idempotency::OutcomeUnknown { attempt }) => Some(attempt),
+            _ => None,
+        }
+    }
+
     /// Whether what lies inside the policy may have been called.
     ///
     /// False is a promise: nothing was sent. True for a timeout that interrupted a call, for an idempotency key under

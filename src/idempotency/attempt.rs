@@ -75,10 +75,7 @@ impl Attempt {
     /// the caller's key. `label` names the call within the operation.
     #[must_use]
     pub fn derived_key(&self, label: &str) -> String {
-        let hash = hash_parts(&[b"steadfast derived key", self.id.as_bytes(), label.as_bytes()]);
-        let mut key = String::with_capacity(2 * hash.len());
-        let _ = write_hex(&hash, &mut key);
-        key
+        derived_key(self.id, label)
     }
 
     /// What an earlier attempt noted last.
@@ -136,6 +133,13 @@ impl fmt::Debug for Attempt {
             .field("lease_lost", &self.lease_lost())
             .finish_non_exhaustive()
     }
+}
+
+pub(crate) fn derived_key(id: KeyId, label: &str) -> String {
+    let hash = hash_parts(&[b"steadfast derived key", id.as_bytes(), label.as_bytes()]);
+    let mut key = String::with_capacity(2 * hash.len());
+    let _ = write_hex(&hash, &mut key);
+    key
 }
 
 /// A claimed key.

@@ -38,6 +38,9 @@ use crate::storage::StorageError;
 /// In place of the fence of a claim that the store has not answered. No store gives it out.
 const WITHOUT_RECORD: u64 = 0;
 
+/// With more than these under way, a claim that was never answered is left to its lease rather than released.
+const MAX_FLIGHTS: usize = 1_000;
+
 /// A claim, its end guaranteed.
 pub(crate) struct Claiming {
     policy: Arc<Policy>,
@@ -213,6 +216,10 @@ impl Drop for Claiming {
         let owner = self.owner();
         let state = mem::replace(&mut self.state, State::Settled);
         if matches!(state, State::Settled) {
+            return;
+        }
+        // In an outage of the store each refused call would leave one: what is too much is left to the end of the lease.
+        if matches!(state, State::Asking(_)) && self.policy.flights.count() > MAX_FLIGHTS {
             return;
         }
         let Some(runtime) = &self.runtime else { return };

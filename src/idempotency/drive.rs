@@ -49,6 +49,8 @@ pub enum Source {
     Replayed,
     /// It ran for this call, but somebody else has taken over and completed it: this is the other's value.
     Superseded,
+    /// It was interrupted before, and the recover hook has found out what it did.
+    Recovered,
     /// It ran, and its outcome is not stored: whoever repeats it may have it run again.
     Unrecorded,
 }

@@ -148,6 +148,26 @@ impl<D> Idempotency<D> {
         Fut: Future<Output = Result<T, E>>,
         D: Decide<T, E>,
     {
+        let executed = self.try_execute(id, fingerprint, codec, operation).await;
+        executed.map_err(|failed| match failed {
+            Failed::Refused(rejected) => rejected.into(),
+            Failed::Operation(error) => error,
+        })
+    }
+
+    /// The same, with the policy's refusals apart from the operation's errors.
+    pub(crate) async fn try_execute<T, E, F, Fut>(
+        &self,
+        id: KeyId,
+        fingerprint: Fingerprint,
+        codec: &impl Codec<T>,
+        operation: F,
+    ) -> Result<Executed<T>, Failed<E>>
+    where
+        F: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        D: Decide<T, E>,
+    {
         let policy = &self.policy;
         let mut not_storable = None;
         let settle = |result: &Result<T, E>| {
@@ -169,13 +189,13 @@ impl<D> Idempotency<D> {
                 }
             }
         };
-        let driven = policy.drive(id, fingerprint, operation, settle).await?;
+        let driven = policy.drive(id, fingerprint, operation, settle).await;
         if let Some(why) = not_storable {
-            return Err(policy.reject(why).into());
+            return Err(Failed::Refused(policy.reject(why)));
         }
-        match driven {
+        match driven.map_err(Failed::Refused)? {
             Driven::Ran { value, source, attempt } => Ok(Executed {
-                value: value?,
+                value: value.map_err(Failed::Operation)?,
                 source,
                 attempt,
             }),
@@ -187,10 +207,16 @@ impl<D> Idempotency<D> {
                 value: policy
                     .codec
                     .decode_by(id, &outcome, |encoded| codec.decode(encoded))
-                    .map_err(|why| policy.reject(why))?,
+                    .map_err(|why| Failed::Refused(policy.reject(why)))?,
                 source,
                 attempt,
             }),
         }
     }
+}
+
+/// Why there is no value.
+pub(crate) enum Failed<E> {
+    Refused(Rejected),
+    Operation(E),
 }

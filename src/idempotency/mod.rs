@@ -19,6 +19,7 @@ mod policy;
 #[cfg(feature = "postgres")]
 mod postgres_tx;
 mod record;
+mod recover;
 #[cfg(feature = "sqlite")]
 mod sqlite_tx;
 pub mod store;
@@ -41,6 +42,7 @@ pub use layer::{IdempotencyLayer, IdempotencyService, ResponseFuture};
 pub use policy::Idempotency;
 #[cfg(feature = "http")]
 pub(crate) use policy::Policy;
+pub use recover::{Interruption, Recovery};
 pub use store::memory::{DEFAULT_MAX_RECORDS, MemoryStore};
 #[cfg(feature = "postgres")]
 pub use store::postgres::PostgresStore;

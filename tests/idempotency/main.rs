@@ -26,6 +26,7 @@ mod kill_sqlite;
 mod leases;
 mod postgres;
 mod postgres_tx;
+mod recovery;
 mod redis;
 mod shared;
 mod sqlite;
