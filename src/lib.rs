@@ -121,6 +121,7 @@
 //! | it says | what to do |
 //! |---|---|
 //! | `ByError` cannot judge a `Result<_, anyhow::Error>` | `.boxed_errors()` in the builder; for a type that is no error `.any_error()` |
+//! | `ByError` cannot decide what becomes of a `Result<_, anyhow::Error>`, under an idempotency policy | `.boxed_errors()` in the builder; for a type that is no error `.any_error()` |
 //! | `From<Rejected>` is not implemented for your error | give it a variant with `#[from] Rejected`, or wrap it innermost: `.map_err(Error::Inner)`, in a plain call `async { call.await.map_err(Error::Inner) }` |
 //! | `ByClone` cannot keep a request of this type | `retry.replay(..)`; for HTTP requests the preset `http::retry()` |
 //! | `Clone` is not implemented for `BoxService`, under a breaker or a bulkhead | `BoxCloneService` or tower's `Buffer`: they need a clone of the service inside for who comes after a rejection |

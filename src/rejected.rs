@@ -150,7 +150,7 @@ pub(crate) enum Idempotency {
     NotReplayable,
     NotStorable { limit: Option<usize> },
     NoFingerprint,
-    StoreUnavailable,
+    StoreUnavailable { reason: &'static str },
 }
 
 impl Rejected {
@@ -308,7 +308,10 @@ impl Reason {
     #[inline]
     pub(crate) fn is_final(&self) -> bool {
         match self.why {
-            Why::Idempotency(why) => !matches!(why, Idempotency::InProgress { .. } | Idempotency::StoreUnavailable),
+            Why::Idempotency(why) => !matches!(
+                why,
+                Idempotency::InProgress { .. } | Idempotency::StoreUnavailable { .. }
+            ),
             Why::TimedOut { .. } | Why::CircuitOpen { .. } | Why::BulkheadFull | Why::QueueTimedOut { .. } => false,
         }
     }
@@ -332,7 +335,7 @@ impl Idempotency {
             Self::NotReplayable => RejectedKind::NotReplayable,
             Self::NotStorable { .. } => RejectedKind::NotStorable,
             Self::NoFingerprint => RejectedKind::NoFingerprint,
-            Self::StoreUnavailable => RejectedKind::StoreUnavailable,
+            Self::StoreUnavailable { .. } => RejectedKind::StoreUnavailable,
         }
     }
 
@@ -346,7 +349,7 @@ impl Idempotency {
             | Self::NotStorable { .. }
             | Self::InProgress { .. }
             | Self::KeyCancelled => true,
-            Self::KeyMismatch | Self::NoFingerprint | Self::StoreUnavailable => false,
+            Self::KeyMismatch | Self::NoFingerprint | Self::StoreUnavailable { .. } => false,
         }
     }
 }
@@ -406,7 +409,7 @@ impl fmt::Display for Rejected {
                 Idempotency::NotReplayable => write!(f, "the outcome cannot be replayed at `{policy}`"),
                 Idempotency::NotStorable { .. } => write!(f, "the outcome cannot be stored at `{policy}`"),
                 Idempotency::NoFingerprint => write!(f, "the request cannot be told apart from others at `{policy}`"),
-                Idempotency::StoreUnavailable => write!(f, "the store of `{policy}` is not available"),
+                Idempotency::StoreUnavailable { .. } => write!(f, "the store of `{policy}` is not available"),
             },
         }
     }
@@ -442,10 +445,10 @@ impl fmt::Display for Reason {
                     f.write_str("the operation was carried out, its outcome has no encoding")
                 }
                 Idempotency::NoFingerprint => f.write_str("it cannot be written as JSON"),
-                Idempotency::StoreUnavailable if self.reached_inner() => {
-                    f.write_str("something may have been done before")
+                Idempotency::StoreUnavailable { reason } if self.reached_inner() => {
+                    write!(f, "{reason}; something may have been done before")
                 }
-                Idempotency::StoreUnavailable => f.write_str("nothing was done"),
+                Idempotency::StoreUnavailable { reason } => write!(f, "{reason}; nothing was done"),
             },
         }
     }

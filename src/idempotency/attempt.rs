@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::calls::unavailable;
 use super::coalesce::Lead;
 use super::event::EventKind;
 use super::policy::Policy;
@@ -222,7 +223,7 @@ impl Held {
         match renewed {
             Ok(Renewed::Renewed) => self.lease().renewed(sent),
             Ok(Renewed::Lost) => self.lease().taken(),
-            Err(_) => return Err(self.reject(Why::StoreUnavailable)),
+            Err(error) => return Err(self.reject(unavailable(&error))),
         }
         self.changed.notify_waiters();
         match renewed {

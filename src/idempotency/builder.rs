@@ -30,6 +30,9 @@ pub const DEFAULT_MAX_OUTCOME: usize = 1024 * 1024;
 /// How many duplicates of one operation may wait in this process.
 pub const DEFAULT_MAX_WAITERS: usize = 10_000;
 
+/// What keys belong to where nothing else was said: part of their hashes.
+const DEFAULT_NAMESPACE: &str = "default";
+
 /// What a duplicate does while the operation is in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wait {
@@ -52,7 +55,7 @@ pub struct IdempotencyBuilder<D = ByError> {
 struct Settings {
     store: SharedStore,
     at_most_once: bool,
-    name: Name,
+    name: Option<Name>,
     namespace: Cow<'static, str>,
     secret: Option<Vec<u8>>,
     lease: Duration,
@@ -73,8 +76,8 @@ impl IdempotencyBuilder {
         let settings = Settings {
             store,
             at_most_once,
-            name: Name::new("idempotency"),
-            namespace: Cow::Borrowed("default"),
+            name: None,
+            namespace: Cow::Borrowed(DEFAULT_NAMESPACE),
             secret: None,
             lease: DEFAULT_LEASE,
             max_renewal: DEFAULT_MAX_RENEWAL,
@@ -129,9 +132,9 @@ impl<D> IdempotencyBuilder<D> {
         self.with(DecideFn::new(decide))
     }
 
-    /// What the policy is called in events and errors. Default: `idempotency`.
+    /// What the policy is called in events and errors. Default: its namespace, or `idempotency` without one.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.settings.name = name.into().into();
+        self.settings.name = Some(name.into().into());
         self
     }
 
@@ -251,8 +254,15 @@ impl<D> IdempotencyBuilder<D> {
 
 impl Settings {
     fn check(self) -> Result<Policy, ConfigError> {
+        let name = self.name.clone().unwrap_or_else(|| {
+            if self.namespace == DEFAULT_NAMESPACE {
+                Name::new("idempotency")
+            } else {
+                self.namespace.clone().into()
+            }
+        });
         let wrong =
-            |setting, value: &dyn fmt::Debug, allowed: &str| Err(ConfigError::new(&self.name, setting, value, allowed));
+            |setting, value: &dyn fmt::Debug, allowed: &str| Err(ConfigError::new(&name, setting, value, allowed));
         if !(MIN_LEASE..=MAX_LEASE).contains(&self.lease) {
             return wrong("lease", &self.lease, "at least 200ms and at most a day");
         }
@@ -291,7 +301,7 @@ impl Settings {
             let allowed = "Durable, unless accept_relaxed_durability() is said";
             return wrong("store", &durability, allowed);
         }
-        let pauses = pauses(&self.name)?;
+        let pauses = pauses(&name)?;
         let retention = self.retention;
         let mode = if self.at_most_once {
             Mode::AtMostOnce
@@ -305,7 +315,7 @@ impl Settings {
         Ok(Policy {
             store: self.store,
             mode,
-            name: self.name,
+            name,
             namespace: self.namespace,
             secret,
             lease: self.lease,

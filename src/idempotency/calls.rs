@@ -8,13 +8,19 @@ use super::event::EventKind;
 use super::policy::Policy;
 use crate::curve::{Curve, Progress};
 use crate::random::{Random, seed};
-use crate::rejected::Name;
+use crate::rejected::{Idempotency as Why, Name};
 use crate::storage::{StorageError, StorageErrorKind};
 use crate::{Backoff, ConfigError, Jitter, KeyId};
 
 /// The pauses between two sendings of one request, and between two questions how far another process is.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a caller is told where the store did not do what it had to.
+pub(crate) fn unavailable(error: &StorageError) -> Why {
+    let reason = error.kind().reason();
+    Why::StoreUnavailable { reason }
+}
 
 /// The schedule of these pauses.
 pub(crate) fn pauses(policy: &Name) -> Result<Curve, ConfigError> {

@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::attempt::{Attempt, Held};
-use super::calls::Pauses;
+use super::calls::{Pauses, unavailable};
 use super::claim::Claiming;
 use super::coalesce::{Lead, Seat, Word};
 use super::event::EventKind;
@@ -307,7 +307,7 @@ impl<'a> Leading<'a> {
                 Err(error) if self.policy.fail_open && error.kind() != StorageErrorKind::Corrupt => {
                     return Ok(Begun::WithoutRecord(self));
                 }
-                Err(_) => break Why::StoreUnavailable,
+                Err(error) => break unavailable(&error),
                 Ok((Claimed::Owned { owner, checkpoint }, sent)) => {
                     let held = Arc::new(Held::new(self.policy, self.id, owner, sent));
                     if held.may_start() {
@@ -318,7 +318,8 @@ impl<'a> Leading<'a> {
                         limit: may_start_for(self.policy.lease),
                     };
                     self.policy.emit(self.id, late);
-                    break Why::StoreUnavailable;
+                    let reason = "it answered too late";
+                    break Why::StoreUnavailable { reason };
                 }
                 Ok((Claimed::Completed { outcome, attempt }, _)) => {
                     self.policy.emit(self.id, EventKind::Replayed);

@@ -107,7 +107,8 @@ impl<D> Idempotency<D> {
         self.policy.resolve(id, &Resolution::NotExecuted).await
     }
 
-    /// Removes the record, whatever it says, unless the operation is in progress.
+    /// Removes the record, whatever it says, unless the operation is in progress. **The key is free then**: whoever
+    /// repeats the request has it run again, also where it was carried out before.
     ///
     /// # Errors
     ///

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Row, Transaction};
 
+use super::calls::unavailable;
 use super::disposition::{Decide, Disposition};
 use super::drive::RETRY_AFTER;
 use super::event::EventKind;
@@ -292,7 +293,7 @@ impl Once<'_> {
 
     fn unreadable(&self, error: &StorageError) -> Rejected {
         self.emit_failed(error);
-        self.policy.reject(Why::StoreUnavailable)
+        self.policy.reject(unavailable(error))
     }
 
     fn emit_failed(&self, error: &StorageError) {

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout_at;
 
 use super::attempt::{Attempt, derived_key};
+use super::calls::unavailable;
 use super::coalesce::{Lead, Seat, Word};
 use super::disposition::Decide;
 use super::drive::Source;
@@ -17,7 +18,7 @@ use super::policy::Idempotency;
 use super::store::{Record, Resolution, Resolved, Store};
 use crate::clock::after;
 use crate::rejected::Idempotency as Why;
-use crate::storage::hash_parts;
+use crate::storage::{StorageError, hash_parts};
 use crate::{Key, KeyId, Rejected, RejectedKind};
 
 /// An operation that was interrupted, and may have had its effect.
@@ -178,7 +179,7 @@ impl<D> Idempotency<D> {
         Ask: Future<Output = Result<Recovery<T>, E>>,
     {
         let policy = &self.policy;
-        let unavailable = |_| policy.reject(Why::StoreUnavailable);
+        let unavailable = |error: StorageError| policy.reject(unavailable(&error));
         let inspected = policy.one_call("inspect", id, policy.store.inspect(id)).await;
         let interruption = match inspected.map_err(unavailable)? {
             Some(found) if found.record.is_interrupted(found.now) => match found.record {

@@ -7,6 +7,7 @@ use rusqlite::{Connection, Transaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::calls::unavailable;
 use super::disposition::{Decide, Disposition};
 use super::drive::RETRY_AFTER;
 use super::event::EventKind;
@@ -215,7 +216,7 @@ impl Once<'_> {
             let error = &StorageError::from(fault);
             let call = "once_in_sqlite_tx";
             self.policy.emit(self.id, EventKind::StoreFailed { call, error });
-            self.policy.reject(Why::StoreUnavailable)
+            self.policy.reject(unavailable(error))
         })
     }
 }

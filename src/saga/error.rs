@@ -42,7 +42,7 @@ impl StepError {
     }
 
     /// Nothing has happened, and another run may help. The service could not be reached.
-    pub fn rejected(error: impl Into<BoxError>) -> Self {
+    pub fn not_sent(error: impl Into<BoxError>) -> Self {
         Self::new(Effect::None, true, error)
     }
 
@@ -78,7 +78,7 @@ impl StepError {
 impl<E: Error + Send + Sync + 'static> From<E> for StepError {
     fn from(error: E) -> Self {
         match RejectedReason::find(&error) {
-            Some(rejected) if !rejected.reached_inner() => Self::rejected(error),
+            Some(rejected) if !rejected.reached_inner() => Self::not_sent(error),
             _ => Self::unknown(error),
         }
     }

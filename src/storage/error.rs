@@ -21,6 +21,19 @@ pub enum StorageErrorKind {
     Refused,
 }
 
+impl StorageErrorKind {
+    /// The kind in a few words, for an error that cannot carry more.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Unavailable => "it does not answer",
+            Self::Full => "it is full",
+            Self::NotMigrated => "its tables are missing or of another version: call migrate()",
+            Self::Corrupt => "what it holds cannot be read",
+            Self::Refused => "it refuses",
+        }
+    }
+}
+
 /// A database could not do what it was asked for.
 ///
 /// Neither its text nor its sources contain keys, requests or stored values.

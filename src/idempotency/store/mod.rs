@@ -9,6 +9,7 @@ pub(super) mod shared;
 #[cfg(feature = "sqlite")]
 pub(super) mod sqlite;
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -120,7 +121,7 @@ pub enum Durability {
 }
 
 /// A record, and the time at which the store read it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Inspected {
     /// The record.
     pub record: Record,
@@ -183,5 +184,15 @@ impl Inspected {
     pub fn expires_in(&self) -> Option<Duration> {
         let expires_at = self.record.expires_at()?;
         Some(expires_at.saturating_sub(self.now))
+    }
+}
+
+impl fmt::Debug for Inspected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inspected")
+            .field("status", &self.status())
+            .field("record", &self.record)
+            .field("now", &self.now)
+            .finish()
     }
 }

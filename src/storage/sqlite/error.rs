@@ -85,12 +85,12 @@ fn meaning(error: &Error) -> (StorageErrorKind, &'static str) {
 
     let Some(code) = error.sqlite_error_code() else {
         return match error {
-            Error::SqlInputError { .. } => missing(error),
             Error::FromSqlConversionFailure(..)
             | Error::IntegralValueOutOfRange(..)
             | Error::InvalidColumnType(..)
             | Error::QueryReturnedNoRows => (Corrupt, "what SQLite has stored cannot be read"),
-            _ => (Refused, "SQLite refused a request"),
+            // A statement that cannot be read has a variant of its own in newer versions of SQLite only.
+            _ => missing(error),
         };
     };
     match code {
