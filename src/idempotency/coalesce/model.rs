@@ -236,13 +236,16 @@ fn play(slots: &Arc<Slots>, leads: &[AtomicBool; 3], random: &mut Random, ends: 
         Seat::Wait(mut waiter) => {
             if random.below(3) == 0 {
                 for _ in 0..random.below(3) {
-                    if let Some(Word::Lead(lead)) = waiter.word().now_or_never() {
-                        assert!(!leads[at].swap(true, Ordering::SeqCst), "two leads");
-                        leads[at].store(false, Ordering::SeqCst);
-                        drop(lead);
-                        break;
+                    match waiter.word().now_or_never() {
+                        None => thread::yield_now(),
+                        Some(Word::Lead(lead)) => {
+                            assert!(!leads[at].swap(true, Ordering::SeqCst), "two leads");
+                            leads[at].store(false, Ordering::SeqCst);
+                            drop(lead);
+                            return;
+                        }
+                        Some(Word::Outcome { .. } | Word::Rejected(_) | Word::InProgress) => return,
                     }
-                    thread::yield_now();
                 }
                 return;
             }
