@@ -330,6 +330,7 @@ impl Settings {
             pauses,
             slots: Arc::default(),
             flights: Flights::default(),
+            releases: Flights::default(),
         })
     }
 }

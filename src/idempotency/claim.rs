@@ -38,8 +38,8 @@ use crate::storage::StorageError;
 /// In place of the fence of a claim that the store has not answered. No store gives it out.
 const WITHOUT_RECORD: u64 = 0;
 
-/// With more than these under way, a claim that was never answered is left to its lease rather than released.
-const MAX_FLIGHTS: usize = 1_000;
+/// With so many claims being released that were never answered, a further one is left to its lease.
+const MAX_RELEASES: usize = 1_000;
 
 /// A claim, its end guaranteed.
 pub(crate) struct Claiming {
@@ -218,9 +218,13 @@ impl Drop for Claiming {
         if matches!(state, State::Settled) {
             return;
         }
-        // In an outage of the store each refused call would leave one: what is too much is left to the end of the lease.
-        if matches!(state, State::Asking(_)) && self.policy.flights.count() > MAX_FLIGHTS {
-            return;
+        let mut release = None;
+        if let State::Asking(_) = &state {
+            // In an outage of the store each call would leave one. Where the store answers, each is gone at once.
+            if self.policy.releases.count() >= MAX_RELEASES {
+                return;
+            }
+            release = Some(self.policy.releases.begin());
         }
         let Some(runtime) = &self.runtime else { return };
         let last_word = LastWord {
@@ -228,6 +232,7 @@ impl Drop for Claiming {
             id: self.id,
             owner,
             _flight: self.flight.take(),
+            _release: release,
         };
         runtime.spawn(last_word.send(state));
     }
@@ -239,6 +244,8 @@ struct LastWord {
     id: KeyId,
     owner: Owner,
     _flight: Option<Flight>,
+    /// Counts those of claims that were never answered.
+    _release: Option<Flight>,
 }
 
 impl LastWord {

@@ -45,6 +45,8 @@ pub(crate) struct Policy {
     pub(crate) pauses: Curve,
     pub(crate) slots: Arc<Slots>,
     pub(crate) flights: Flights,
+    /// Of claims that were never answered.
+    pub(crate) releases: Flights,
 }
 
 impl Idempotency {

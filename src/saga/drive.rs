@@ -130,12 +130,14 @@ impl<C: Clone + Send + 'static, D: Send + Sync + 'static> Interpreter<C, D> {
         self.waited = Some((step, failures));
         let backoff = &self.saga.clone().code[step].backoff;
         let until = after(self.delay(failures - 1, backoff));
+        // What cannot turn back any more waits its time, whatever was asked for and however late it is.
+        if !self.state.may_unwind(&self.saga.plan) {
+            return sleep_until(until).await;
+        }
         let until = self.deadline.map_or(until, |deadline| until.min(deadline));
         let cancel = Arc::clone(&self.cancel);
-        if !cancel.is_requested() && self.state.may_unwind(&self.saga.plan) {
+        if !cancel.is_requested() {
             let _ = timeout_at(until, cancel.changed.notified()).await;
-        } else {
-            sleep_until(until).await;
         }
     }
 

@@ -164,7 +164,7 @@ pub enum SagaError {
     Compensated(Box<Report>),
     /// It rests half way: not everything could be undone, or it can go neither way.
     Stuck(Box<Report>),
-    /// The task that ran it is gone: its runtime was shut down.
+    /// The task that ran it is gone: its runtime was shut down, or the `Clone` of the context panicked.
     Detached {
         /// The name of the saga's definition.
         saga: String,

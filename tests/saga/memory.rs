@@ -451,6 +451,20 @@ async fn after_the_pivot_neither_a_cancel_nor_the_deadline_counts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_the_pivot_a_deadline_that_has_passed_takes_no_backoff_away() {
+    let world = World::default();
+    world.script("r", [Does::Hang, Does::Break]);
+    let hour = Backoff::constant(Duration::from_secs(3_600));
+    let saga = Saga::builder("order")
+        .pivot("p", world.action("p"))
+        .with(Step::retriable("r", world.action("r")).backoff(hour))
+        .deadline(Duration::from_secs(1));
+    let start = Instant::now();
+    assert_eq!(run(saga).await.unwrap(), ["p", "r"]);
+    assert_eq!(start.elapsed().as_secs(), 60 + 2 * 3_600);
+}
+
+#[tokio::test(start_paused = true)]
 async fn at_its_deadline_a_saga_turns_back_and_its_undo_takes_its_time() {
     let world = World::default();
     world.script("b", [Does::Hang]).script("~a", [Does::Hang, Does::Hang]);
