@@ -42,7 +42,7 @@ async fn however_busy_a_service_is_a_claim_whose_caller_left_is_released() {
     for call in &mut running {
         assert!(call.now_or_never().is_none());
     }
-    store.inject(Call::Claim, .., Fault::RequestDelayed(Duration::from_secs(1)));
+    store.inject(Call::Claim, .., Fault::ReplyDelayed(Duration::from_secs(1)));
     let mut leaves = Box::pin(idempotency.execute(&key(), request(), |_| operation.succeed()));
     assert!((&mut leaves).now_or_never().is_none());
     drop(leaves);
