@@ -200,7 +200,7 @@ pub mod keyed;
 pub mod retry;
 #[cfg(feature = "saga")]
 pub mod saga;
-#[cfg(feature = "idempotency")]
+#[cfg(any(feature = "idempotency", feature = "saga"))]
 pub mod storage;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -212,7 +212,7 @@ pub use error::{ConfigError, Error};
 pub use judgement::{Erased, ErrorPredicate, OutcomeFn};
 pub use outcome::{AnyError, BoxedErrors, ByError, Classify, Effect, ExchangeErrors, Verdict};
 pub use rejected::{Rejected, RejectedKind};
-#[cfg(feature = "idempotency")]
+#[cfg(any(feature = "idempotency", feature = "saga"))]
 pub use storage::key::{InvalidKeyId, Key, KeyId};
 
 #[cfg(doctest)]

@@ -10,7 +10,9 @@ pub(crate) mod postgres;
 pub(crate) mod sqlite;
 
 pub use error::{StorageError, StorageErrorKind};
-pub(crate) use key::{Secret, hash_parts, write_hex};
+#[cfg(feature = "idempotency")]
+pub(crate) use key::Secret;
+pub(crate) use key::{hash_parts, write_hex};
 pub use migration::Migration;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStorage;
