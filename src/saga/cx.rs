@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use super::event::Known;
+use super::id::SagaId;
 
 /// The context of a saga, as one run of a step sees it: the step's private copy, kept if the step succeeds.
 ///
@@ -18,11 +19,11 @@ pub struct Cx<C, D = ()> {
 /// Which run it is.
 #[derive(Clone, Debug)]
 pub(crate) struct RunOf {
-    pub(crate) saga: Arc<str>,
+    pub(crate) saga: SagaId,
     pub(crate) step: Arc<str>,
     pub(crate) attempt: u32,
-    /// Larger for a step that is driven again after it had been undone.
-    pub(crate) round: u32,
+    /// In which ownership.
+    pub(crate) fence: u64,
     /// `None` in an action.
     pub(crate) undo: Option<Known>,
 }
@@ -36,8 +37,8 @@ impl<C, D> Cx<C, D> {
 
     /// The saga's own id.
     #[must_use]
-    pub fn saga_id(&self) -> &str {
-        &self.run.saga
+    pub fn saga_id(&self) -> SagaId {
+        self.run.saga
     }
 
     /// The name of the step.
@@ -57,6 +58,13 @@ impl<C, D> Cx<C, D> {
     #[must_use]
     pub fn outcome(&self) -> Known {
         self.run.undo.unwrap_or(Known::Unknown)
+    }
+
+    /// A number that grows with each process that takes the saga over: a service that remembers the largest one that it
+    /// has seen can refuse what arrives late from the process before. In memory it is 1.
+    #[must_use]
+    pub fn fence(&self) -> u64 {
+        self.run.fence
     }
 
     /// The key to send along with the step's request, as its `Idempotency-Key`: the same in every attempt, another for
@@ -79,8 +87,9 @@ impl<C, D> Cx<C, D> {
     }
 
     fn key(&self, verb: &str) -> String {
-        let RunOf { saga, round, step, .. } = &self.run;
-        format!("{saga}:{round}:{step}:{verb}")
+        let RunOf { saga, step, .. } = &self.run;
+        // The one is the run of the step: no operator's verb drives a step again that was undone.
+        format!("{saga}:1:{step}:{verb}")
     }
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::action::Action;
 use super::emit::{Listener, SagaEvent};
-use super::plan::{Plan, StepKind, StepPlan};
+use super::fingerprint::Fingerprint;
+use super::plan::{Plan, StepKind, StepPlan, WhenInterrupted};
 use super::step::{Step, StepCode};
 use crate::ConfigError;
 use crate::curve::Curve;
@@ -21,12 +22,23 @@ pub struct Saga<C, D = ()>(pub(crate) Arc<Definition<C, D>>);
 
 pub(crate) struct Definition<C, D> {
     pub(crate) name: Name,
+    pub(crate) version: u32,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) compatible: Vec<Fingerprint>,
+    pub(crate) upcasts: Vec<(u32, Upcast)>,
+    pub(crate) undo_budget: Duration,
     pub(crate) plan: Plan,
     pub(crate) code: Vec<Runnable<C, D>>,
     pub(crate) deadline: Option<Duration>,
     pub(crate) listener: Option<Listener>,
     pub(crate) deps: Arc<D>,
 }
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Upcast = Arc<dyn Fn(serde_json::Value) -> Result<serde_json::Value, BoxError> + Send + Sync>;
+
+/// For how long undos are tried.
+pub const DEFAULT_UNDO_BUDGET: Duration = Duration::from_secs(24 * 3600);
 
 /// A step's code, checked.
 pub(crate) struct Runnable<C, D> {
@@ -48,6 +60,10 @@ impl<C: Send + 'static, D: Send + Sync + 'static> Saga<C, D> {
     pub fn builder_with(name: impl Into<Cow<'static, str>>, deps: D) -> SagaBuilder<C, D> {
         SagaBuilder {
             name: name.into().into(),
+            version: 1,
+            compatible: Vec::new(),
+            upcasts: Vec::new(),
+            undo_budget: DEFAULT_UNDO_BUDGET,
             steps: Vec::new(),
             halt_on_undo_failure: false,
             deadline: None,
@@ -62,6 +78,19 @@ impl<C, D> Saga<C, D> {
     #[must_use]
     pub fn name(&self) -> &str {
         self.0.name.as_str()
+    }
+
+    /// The version of the definition.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.0.version
+    }
+
+    /// A hash of the steps' names and kinds, in order: a test that compares it to the one of the last release finds out
+    /// that sagas under way would no longer fit.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.0.fingerprint
     }
 
     /// The names of the steps, in order, and their kinds.
@@ -119,6 +148,10 @@ impl<C, D> Saga<C, D> {
 #[must_use]
 pub struct SagaBuilder<C, D = ()> {
     name: Name,
+    version: u32,
+    compatible: Vec<Fingerprint>,
+    upcasts: Vec<(u32, Upcast)>,
+    undo_budget: Duration,
     steps: Vec<Step<C, D>>,
     halt_on_undo_failure: bool,
     deadline: Option<Duration>,
@@ -166,6 +199,37 @@ impl<C: Send + 'static, D: Send + Sync + 'static> SagaBuilder<C, D> {
         self
     }
 
+    /// Gives up an undo that still fails so long after the saga turned back, whatever attempts are left. Default: 24 h.
+    pub fn undo_budget(mut self, budget: Duration) -> Self {
+        self.undo_budget = budget;
+        self
+    }
+
+    /// The version of the definition: another one for other steps, or another context. An engine drives a saga only with
+    /// the version that it was started from. Default: 1.
+    pub fn version(mut self, version: u32) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// Drives sagas too that were started from a definition of this [fingerprint](Saga::fingerprint): one whose steps
+    /// are the first of these.
+    pub fn compatible_with(mut self, fingerprint: Fingerprint) -> Self {
+        self.compatible.push(fingerprint);
+        self
+    }
+
+    /// Drives sagas too that were started in version `from`, if their fingerprint fits: `upcast` turns a context of that
+    /// version into one of this.
+    pub fn upcast(
+        mut self,
+        from: u32,
+        upcast: impl Fn(serde_json::Value) -> Result<serde_json::Value, BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        self.upcasts.push((from, Arc::new(upcast)));
+        self
+    }
+
     /// Hears of every event of every saga of this definition.
     ///
     /// Called on the saga's task. A panic in it is logged, and otherwise ignored.
@@ -187,9 +251,14 @@ impl<C: Send + 'static, D: Send + Sync + 'static> SagaBuilder<C, D> {
         };
         let code: Result<_, ConfigError> = self.steps.into_iter().map(|step| runnable(&self.name, step)).collect();
         Ok(Saga(Arc::new(Definition {
+            fingerprint: Fingerprint::of(&plan),
             plan,
             code: code?,
             name: self.name,
+            version: self.version,
+            compatible: self.compatible,
+            upcasts: self.upcasts,
+            undo_budget: self.undo_budget,
             deadline: self.deadline,
             listener: self.listener,
             deps: Arc::new(self.deps),
@@ -249,6 +318,17 @@ fn check<C, D>(saga: &Name, steps: &[Step<C, D>]) -> Result<(), ConfigError> {
         }
         if plan.undo_attempts == 0 {
             return wrong("undo_attempts", &0, "at least 1");
+        }
+        if plan.when_interrupted == WhenInterrupted::Reconcile && !plan.can_reconcile {
+            return wrong(
+                "when_interrupted",
+                &plan.when_interrupted,
+                "a step that has a reconcile hook",
+            );
+        }
+        let turns = matches!(plan.kind, StepKind::Pivot | StepKind::Retriable);
+        if plan.when_interrupted == WhenInterrupted::TurnBack && turns {
+            return wrong("when_interrupted", &plan.when_interrupted, "a step before the pivot");
         }
         if code.timeout.is_zero() || code.undo_timeout.is_zero() {
             return wrong("timeout", &0, "more than 0");

@@ -1,53 +1,92 @@
 //! The interpreter: does what the machine decides, and writes down what has happened before it does anything else.
+//!
+//! Events that nothing comes between are written together: a result with the start of the next step, the turning back
+//! with the first undo, the last result with the end. They are applied to the state at once and written before anything
+//! is done: run, waited for, or told. Where they cannot be written the interpreter ends, and its state with it.
 
-use std::any::Any;
-use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
-use super::action::Code;
+use super::code::{race, run};
 use super::cx::{Cx, RunOf};
 use super::definition::Definition;
-use super::error::{Cause, Report, SagaError, StepError, StepFailure};
-use super::event::{Event, Known, Reality, SagaEnd};
-use super::machine::{Direction, Next, State, Stop, decide, unresolved};
+use super::error::{Cause, Report, SagaError, StepFailure};
+use super::event::{Event, Known, Obstacle, Reality, SagaEnd};
+use super::id::SagaId;
+use super::journal::SagaStatus;
+use super::machine::{Circumstances, Direction, Next, State, Stop, decide, unresolved};
+use super::record::{Batch, Lost, Recorder, Then};
+use crate::Effect;
 use crate::clock::after;
 use crate::curve::{Curve, Progress};
 use crate::random::{Random, seed};
 
-type SharedError = Arc<dyn std::error::Error + Send + Sync>;
+pub(crate) type SharedError = Arc<dyn std::error::Error + Send + Sync>;
 
-/// A run of a step ended without a result of its own.
-#[derive(Debug, thiserror::Error)]
-enum Ended {
-    #[error("it had no result within {0:?}")]
-    TimedOut(Duration),
-    #[error("it panicked: {0}")]
-    Panicked(String),
+/// A saga as its events have left it.
+pub(crate) struct Standing<C> {
+    pub(crate) state: State,
+    /// As the last success has left it.
+    pub(crate) context: C,
+    /// The last error of each action and of each undo.
+    pub(crate) errors: Vec<Option<SharedError>>,
+    pub(crate) undo_errors: Vec<Option<SharedError>>,
+    /// Until when the key of each step is good, from its first start on.
+    pub(crate) keys: Vec<Option<Instant>>,
+    /// Until when undos are tried again, from the turning back on.
+    pub(crate) undo_until: Option<Instant>,
 }
 
 /// One saga, from where it stands to its end.
-pub(crate) struct Interpreter<C, D> {
+pub(crate) struct Interpreter<C, D, R> {
     saga: Arc<Definition<C, D>>,
-    id: Arc<str>,
-    state: State,
-    /// As the last success has left it.
-    context: C,
-    /// The last error of each action and of each undo.
-    errors: Vec<Option<SharedError>>,
-    undo_errors: Vec<Option<SharedError>>,
+    id: SagaId,
+    standing: Standing<C>,
+    recorder: R,
+    /// What is applied and not written yet.
+    pending: Vec<(Event, Option<Bytes>)>,
     random: Random,
     cancel: Arc<Cancel>,
     deadline: Option<Instant>,
-    /// What has been waited for: the next run of this step, after so many failures.
-    waited: Option<(usize, u32)>,
+    /// What has been waited for: the next run of a step, or of its undo, after so many failures.
+    waited: Waited,
+}
+
+/// How an interpreter ends.
+pub(crate) enum Left<C> {
+    /// The saga rests.
+    Ended(Result<C, SagaError>),
+    /// It goes on later, with whoever claims it then.
+    Parked,
+    /// It goes on elsewhere.
+    Lost(Lost),
+}
+
+/// Why an interpreter ends before the saga does.
+enum Leave {
+    Parked,
+    Lost(Lost),
+}
+
+impl From<Lost> for Leave {
+    fn from(lost: Lost) -> Self {
+        Self::Lost(lost)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// For nothing.
+    No,
+    /// For what comes next, whatever it is.
+    Next,
+    /// For the run of this step after so many failures.
+    For { step: usize, failures: u32 },
 }
 
 /// The request to turn back.
@@ -68,52 +107,168 @@ impl Cancel {
     }
 }
 
-impl<C: Clone + Send + 'static, D: Send + Sync + 'static> Interpreter<C, D> {
-    pub(crate) fn new(saga: Arc<Definition<C, D>>, id: Arc<str>, context: C, cancel: Arc<Cancel>) -> Self {
+impl<C> Standing<C> {
+    pub(crate) fn new<D>(saga: &Definition<C, D>, context: C) -> Self {
         let steps = saga.plan.steps.len();
         Self {
             state: State::new(&saga.plan),
+            context,
             errors: vec![None; steps],
             undo_errors: vec![None; steps],
-            random: Random::stream(seed(), 0),
-            cancel,
-            deadline: saga.deadline.map(after),
-            waited: None,
-            saga,
-            id,
-            context,
+            keys: vec![None; steps],
+            undo_until: None,
         }
     }
 
-    pub(crate) async fn run(mut self) -> Result<C, SagaError> {
-        self.record(&Event::Created);
+    /// Takes one more event, that happened so long ago.
+    pub(crate) fn apply<D>(&mut self, saga: &Definition<C, D>, event: &Event, ago: Duration) {
+        let left = |time: Duration| after(time.saturating_sub(ago));
+        let (plan, forward) = (&saga.plan, self.state.direction == Direction::Forward);
+        self.state.apply(plan, event);
+        if let Event::Started { step } = event {
+            if let Some(step) = plan.index(step) {
+                let valid = saga.code[step].code.key_valid_for;
+                self.keys[step].get_or_insert_with(|| left(valid));
+            }
+        }
+        let back = self.state.direction != Direction::Forward;
+        if back && (forward || matches!(event, Event::Operator { .. })) {
+            self.undo_until = Some(left(saga.undo_budget));
+        }
+    }
+}
+
+impl<C, D, R> Interpreter<C, D, R>
+where
+    C: Clone + Send + 'static,
+    D: Send + Sync + 'static,
+    R: Recorder<C>,
+{
+    pub(crate) fn new(
+        saga: Arc<Definition<C, D>>,
+        id: SagaId,
+        standing: Standing<C>,
+        recorder: R,
+        cancel: Arc<Cancel>,
+    ) -> Self {
+        Self {
+            saga,
+            id,
+            standing,
+            recorder,
+            pending: Vec::new(),
+            random: Random::stream(seed(), 0),
+            cancel,
+            deadline: None,
+            waited: Waited::No,
+        }
+    }
+
+    /// In how long it is to turn back unless it has reached its pivot.
+    pub(crate) fn deadline(mut self, deadline: Option<Duration>) -> Self {
+        self.deadline = deadline.map(after);
+        self
+    }
+
+    pub(crate) fn waited(mut self, waited: Waited) -> Self {
+        self.waited = waited;
+        self
+    }
+
+    /// A saga that does not exist yet.
+    pub(crate) async fn begin(mut self) -> Left<C> {
+        self.record(Event::Created, None);
+        self.run().await
+    }
+
+    /// A saga whose step `started` has just been started, and is to be run now.
+    pub(crate) async fn go_on(mut self, started: usize) -> Left<C> {
+        let first = self.act(started, 1, true).await;
+        match first {
+            Ok(()) => self.run().await,
+            Err(leave) => leave.into(),
+        }
+    }
+
+    /// Lays a saga to rest as stuck.
+    pub(crate) async fn stick(mut self, obstacle: Obstacle) -> Left<C> {
+        self.finish(SagaEnd::Stuck, Some(obstacle));
+        self.run().await
+    }
+
+    pub(crate) async fn run(mut self) -> Left<C> {
         loop {
-            match decide(&self.saga.plan, &self.state, self.stop()) {
-                Next::Start { step, failures } if failures > 0 && self.waited != Some((step, failures)) => {
-                    self.wait(step, failures).await;
-                }
+            let step = match self.decide() {
                 Next::Start { step, failures } => self.start(step, failures).await,
                 Next::Reconcile { step } => self.reconcile(step).await,
-                Next::Unwind { reason } => self.record(&Event::Unwinding { reason }),
+                Next::Unwind { reason } => {
+                    self.record(Event::Unwinding { reason }, None);
+                    Ok(())
+                }
                 Next::Undo {
                     step,
                     outcome,
                     failures,
-                } => {
-                    if let Some(retry) = failures.checked_sub(1) {
-                        sleep(self.delay(retry, &self.saga.clone().code[step].undo_backoff)).await;
-                    }
-                    self.undo(step, outcome, failures).await;
+                } => self.undo(step, outcome, failures).await,
+                Next::Finish { end, obstacle } => {
+                    self.finish(end, obstacle);
+                    Ok(())
                 }
-                Next::Finish { end } => self.record(&Event::Finished { end }),
-                Next::Rest | Next::Corrupt => return self.end(),
+                Next::Corrupt => {
+                    self.finish(SagaEnd::Stuck, Some(Obstacle::Corrupt));
+                    Ok(())
+                }
+                Next::Rest => match self.flush(Then::Rest).await {
+                    Ok(()) => return Left::Ended(self.end()),
+                    Err(lost) => Err(lost.into()),
+                },
+            };
+            if let Err(leave) = step {
+                return leave.into();
             }
         }
     }
 
-    fn record(&mut self, event: &Event) {
-        self.state.apply(&self.saga.plan, event);
-        self.saga.emit(&self.id, event);
+    fn decide(&self) -> Next {
+        let state = &self.standing.state;
+        let open = state.steps.iter().position(|step| !step.is_done());
+        let expires = open.and_then(|step| self.standing.keys[step]);
+        let now = Circumstances {
+            stop: self.stop(),
+            key_expired: expires.is_some_and(|expires| Instant::now() >= expires),
+        };
+        decide(&self.saga.plan, state, now)
+    }
+
+    fn record(&mut self, event: Event, context: Option<Bytes>) {
+        self.standing.apply(&self.saga, &event, Duration::ZERO);
+        self.pending.push((event, context));
+    }
+
+    fn finish(&mut self, end: SagaEnd, obstacle: Option<Obstacle>) {
+        self.record(Event::Finished { end, obstacle }, None);
+    }
+
+    /// Writes what is pending, and tells of it.
+    async fn flush(&mut self, then: Then) -> Result<(), Lost> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let batch = Batch {
+            events: &self.pending,
+            status: self.standing.state.status(),
+            can_turn: self.can_turn(),
+            then,
+        };
+        self.recorder.append(&batch).await?;
+        for (event, _) in self.pending.drain(..) {
+            self.saga.emit(self.id, &event);
+        }
+        Ok(())
+    }
+
+    fn can_turn(&self) -> bool {
+        self.standing.state.may_unwind(&self.saga.plan)
     }
 
     /// Why nothing more is to be begun.
@@ -125,52 +280,96 @@ impl<C: Clone + Send + 'static, D: Send + Sync + 'static> Interpreter<C, D> {
         passed.then_some(Stop::Deadline)
     }
 
-    /// Waits until a step may be run again; shorter, if it is not to be run any more.
-    async fn wait(&mut self, step: usize, failures: u32) {
-        self.waited = Some((step, failures));
-        let backoff = &self.saga.clone().code[step].backoff;
-        let until = after(self.delay(failures - 1, backoff));
+    /// Waits until a step, or its undo, may be run again; shorter, if it is not to be run any more.
+    async fn wait(&mut self, step: usize, failures: u32, backoff: fn(&Self, usize) -> &Curve) -> Result<(), Leave> {
+        let this = Waited::For { step, failures };
+        let before = std::mem::replace(&mut self.waited, this);
+        let Some(retry) = failures.checked_sub(1) else {
+            return Ok(());
+        };
+        if before == this || before == Waited::Next {
+            return Ok(());
+        }
+        let draw = self.random.unit();
+        let delay = backoff(self, step).next(&mut Progress::after(retry), || draw);
+        let delay = delay.unwrap_or_default();
+        if self.recorder.parks(delay) && !self.pending.is_empty() {
+            self.flush(Then::Park(delay)).await?;
+            return Err(Leave::Parked);
+        }
+        self.flush(Then::GoOn).await?;
         // What cannot turn back any more waits its time, whatever was asked for and however late it is.
-        if !self.state.may_unwind(&self.saga.plan) {
-            return sleep_until(until).await;
+        let can_turn = self.can_turn();
+        let mut until = after(delay);
+        if let Some(deadline) = self.deadline.filter(|_| can_turn) {
+            until = until.min(deadline);
         }
-        let until = self.deadline.map_or(until, |deadline| until.min(deadline));
         let cancel = Arc::clone(&self.cancel);
-        if !cancel.is_requested() {
-            let _ = timeout_at(until, cancel.changed.notified()).await;
+        let turned = async move {
+            while !(can_turn && cancel.is_requested()) {
+                cancel.changed.notified().await;
+            }
+        };
+        match race(race(sleep_until(until), turned), self.recorder.lost()).await {
+            Ok(_) => Ok(()),
+            Err(lost) => Err(lost.into()),
         }
-    }
-
-    fn delay(&mut self, retry: u32, backoff: &Curve) -> Duration {
-        let random = &mut self.random;
-        let delay = backoff.next(&mut Progress::after(retry), || random.unit());
-        delay.unwrap_or_default()
     }
 
     fn cx(&self, step: usize, attempt: u32, undo: Option<Known>) -> Cx<C, D> {
         Cx {
-            data: self.context.clone(),
+            data: self.standing.context.clone(),
             deps: Arc::clone(&self.saga.deps),
             run: RunOf {
-                saga: Arc::clone(&self.id),
+                saga: self.id,
                 step: Arc::clone(&self.saga.code[step].name),
                 attempt,
-                round: 1,
+                fence: self.recorder.fence(),
                 undo,
             },
         }
     }
 
-    async fn start(&mut self, step: usize, failures: u32) {
+    async fn start(&mut self, step: usize, failures: u32) -> Result<(), Leave> {
+        self.wait(step, failures, |this, step| &this.saga.code[step].backoff)
+            .await?;
+        if self.can_turn() && self.stop().is_some() {
+            // It came while it was waited for.
+            return Ok(());
+        }
+        let can_turn = self.can_turn();
+        self.record(Event::Started { step: self.name(step) }, None);
+        self.flush(Then::GoOn).await?;
+        self.act(step, failures + 1, can_turn).await
+    }
+
+    /// Runs a step that is written as started.
+    async fn act(&mut self, step: usize, attempt: u32, could_turn: bool) -> Result<(), Leave> {
+        self.recorder.may_start().await?;
         let name = self.name(step);
-        self.record(&Event::Started { step: name.clone() });
-        let mut cx = self.cx(step, failures + 1, None);
+        if could_turn && self.stop().is_some() {
+            // The request came between the decision and its record.
+            let event = Event::Failed {
+                step: name,
+                effect: Effect::None,
+                retryable: true,
+                error: "it was not run: the saga turns back".to_owned(),
+            };
+            self.record(event, None);
+            return Ok(());
+        }
+        let mut cx = self.cx(step, attempt, None);
         let code = &self.saga.code[step].code;
-        let (action, limit) = (Arc::clone(&code.action), code.timeout);
-        match run(&*action, &mut cx, limit).await {
-            Ok(()) => {
-                self.context = cx.data;
-                self.record(&Event::Succeeded { step: name });
+        let result = run(&*code.action, &mut cx, code.timeout);
+        let result = race(result, self.recorder.lost()).await?;
+        let kept = result.and_then(|()| {
+            let encoded = self.recorder.encode(cx.data);
+            encoded.map_err(super::error::StepError::fatal_unknown)
+        });
+        match kept {
+            Ok((bytes, context)) => {
+                self.standing.context = context;
+                self.record(Event::Succeeded { step: name }, bytes);
             }
             Err(failed) => {
                 let event = Event::Failed {
@@ -179,57 +378,77 @@ impl<C: Clone + Send + 'static, D: Send + Sync + 'static> Interpreter<C, D> {
                     retryable: failed.retryable,
                     error: failed.error.to_string(),
                 };
-                self.errors[step] = Some(failed.error.into());
-                self.record(&event);
+                self.standing.errors[step] = Some(failed.error.into());
+                self.record(event, None);
             }
         }
+        Ok(())
     }
 
-    async fn reconcile(&mut self, step: usize) {
+    async fn reconcile(&mut self, step: usize) -> Result<(), Leave> {
+        self.flush(Then::GoOn).await?;
+        self.recorder.may_start().await?;
         let mut cx = self.cx(step, 1, None);
         let code = &self.saga.code[step].code;
-        let reality = match &code.reconcile {
-            None => Reality::Unknown,
-            Some(hook) => {
-                let (hook, limit) = (Arc::clone(hook), code.timeout);
-                run(&*hook, &mut cx, limit).await.unwrap_or(Reality::Unknown)
-            }
+        let Some(hook) = code.reconcile.clone() else {
+            return Ok(());
         };
+        let result = race(run(&*hook, &mut cx, code.timeout), self.recorder.lost()).await?;
+        let mut reality = result.unwrap_or(Reality::Unknown);
+        let mut bytes = None;
         if reality == Reality::Done {
-            self.context = cx.data;
+            match self.recorder.encode(cx.data) {
+                Ok((encoded, context)) => {
+                    bytes = encoded;
+                    self.standing.context = context;
+                }
+                Err(_) => reality = Reality::Unknown,
+            }
         }
         let step = self.name(step);
-        self.record(&Event::Reconciled { step, reality });
+        self.record(Event::Reconciled { step, reality }, bytes);
+        Ok(())
     }
 
-    async fn undo(&mut self, step: usize, outcome: Known, failures: u32) {
+    async fn undo(&mut self, step: usize, outcome: Known, failures: u32) -> Result<(), Leave> {
+        self.wait(step, failures, |this, step| &this.saga.code[step].undo_backoff)
+            .await?;
         let name = self.name(step);
         let started = Event::UndoStarted {
             step: name.clone(),
             outcome,
         };
-        self.record(&started);
+        self.record(started, None);
+        self.flush(Then::GoOn).await?;
+        self.recorder.may_start().await?;
         let mut cx = self.cx(step, failures + 1, Some(outcome));
         let code = &self.saga.code[step].code;
         let Some(undo) = code.undo.clone() else {
-            return self.record(&Event::UndoSucceeded { step: name });
+            self.record(Event::UndoSucceeded { step: name }, None);
+            return Ok(());
         };
-        let limit = code.undo_timeout;
-        match run(&*undo, &mut cx, limit).await {
-            Ok(()) => {
-                self.context = cx.data;
-                self.record(&Event::UndoSucceeded { step: name });
+        let result = race(run(&*undo, &mut cx, code.undo_timeout), self.recorder.lost()).await?;
+        let kept = result.and_then(|()| {
+            let encoded = self.recorder.encode(cx.data);
+            encoded.map_err(super::error::StepError::fatal_unknown)
+        });
+        match kept {
+            Ok((bytes, context)) => {
+                self.standing.context = context;
+                self.record(Event::UndoSucceeded { step: name }, bytes);
             }
             Err(failed) => {
+                let over = self.standing.undo_until.is_some_and(|until| Instant::now() >= until);
                 let event = Event::UndoFailed {
                     step: name,
                     error: failed.error.to_string(),
-                    last: failures + 1 >= self.saga.plan.steps[step].undo_attempts,
+                    last: over || failures + 1 >= self.saga.plan.steps[step].undo_attempts,
                 };
-                self.undo_errors[step] = Some(failed.error.into());
-                self.record(&event);
+                self.standing.undo_errors[step] = Some(failed.error.into());
+                self.record(event, None);
             }
         }
+        Ok(())
     }
 
     fn name(&self, step: usize) -> String {
@@ -237,15 +456,22 @@ impl<C: Clone + Send + 'static, D: Send + Sync + 'static> Interpreter<C, D> {
     }
 
     fn end(self) -> Result<C, SagaError> {
+        self.standing.end(&self.saga, self.id)
+    }
+}
+
+impl<C> Standing<C> {
+    /// What is told of a saga that rests.
+    pub(crate) fn end<D>(self, saga: &Definition<C, D>, id: SagaId) -> Result<C, SagaError> {
         let end = self.state.end.unwrap_or(SagaEnd::Stuck);
         if end == SagaEnd::Completed {
             return Ok(self.context);
         }
-        let plan = &self.saga.plan;
+        let plan = &saga.plan;
         let failure = |errors: &[Option<SharedError>], step: usize| {
             let error = errors.get(step)?.clone()?;
             Some(StepFailure {
-                step: self.name(step),
+                step: saga.code[step].name.as_ref().to_owned(),
                 error,
             })
         };
@@ -256,9 +482,10 @@ impl<C: Clone + Send + 'static, D: Send + Sync + 'static> Interpreter<C, D> {
             Direction::Forward => unresolved.first().and_then(|step| error_of(step)).map(Cause::Failed),
         };
         let report = Box::new(Report {
-            saga: self.saga.name.as_str().to_owned(),
-            id: self.id.as_ref().to_owned(),
+            saga: saga.name.as_str().to_owned(),
+            id,
             end,
+            obstacle: self.state.obstacle,
             cause,
             unresolved,
             undo_errors: (0..plan.steps.len())
@@ -268,40 +495,31 @@ impl<C: Clone + Send + 'static, D: Send + Sync + 'static> Interpreter<C, D> {
         });
         Err(match end {
             SagaEnd::Compensated => SagaError::Compensated(report),
-            _ => SagaError::Stuck(report),
+            SagaEnd::Abandoned => SagaError::Abandoned(report),
+            SagaEnd::Stuck | SagaEnd::Completed => SagaError::Stuck(report),
         })
     }
 }
 
-/// Runs code within `limit`. What it does not say itself (it took too long, it panicked) may have had its effect.
-async fn run<C, D, T>(
-    code: &dyn Code<C, D, Result<T, StepError>>,
-    cx: &mut Cx<C, D>,
-    limit: Duration,
-) -> Result<T, StepError> {
-    match timeout(limit, caught(code, cx)).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(panic)) => Err(StepError::fatal_unknown(Ended::Panicked(text(&*panic)))),
-        Err(_) => Err(StepError::unknown(Ended::TimedOut(limit))),
+impl State {
+    /// Where the saga stands.
+    pub(crate) fn status(&self) -> SagaStatus {
+        match (self.end, &self.direction) {
+            (None, Direction::Forward) => SagaStatus::Running,
+            (None, Direction::Backward(_)) => SagaStatus::Compensating,
+            (Some(SagaEnd::Completed), _) => SagaStatus::Completed,
+            (Some(SagaEnd::Compensated), _) => SagaStatus::Compensated,
+            (Some(SagaEnd::Stuck), _) => SagaStatus::Stuck,
+            (Some(SagaEnd::Abandoned), _) => SagaStatus::Abandoned,
+        }
     }
 }
 
-/// The panic of code as a value. Code that panics before it has made its future does so in the first poll as well.
-async fn caught<C, D, T>(code: &dyn Code<C, D, T>, cx: &mut Cx<C, D>) -> Result<T, Box<dyn Any + Send>> {
-    let mut future = pin!(async move { code.call(cx).await });
-    poll_fn(|context| {
-        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
-        match polled {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
-            Err(panic) => Poll::Ready(Err(panic)),
+impl<C> From<Leave> for Left<C> {
+    fn from(leave: Leave) -> Self {
+        match leave {
+            Leave::Parked => Self::Parked,
+            Leave::Lost(lost) => Self::Lost(lost),
         }
-    })
-    .await
-}
-
-fn text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("with a value that is no text").to_owned()
+    }
 }

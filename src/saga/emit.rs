@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::definition::Definition;
 use super::event::{Event, SagaEnd};
+use super::id::SagaId;
 use crate::event::tell;
 
 pub(crate) type Listener = Arc<dyn Fn(&SagaEvent<'_>) + Send + Sync>;
@@ -15,23 +16,27 @@ pub struct SagaEvent<'a> {
     /// The name of the definition.
     pub saga: &'a str,
     /// The saga's own id.
-    pub id: &'a str,
+    pub id: SagaId,
     /// What happened.
     pub event: &'a Event,
 }
 
 impl<C, D> Definition<C, D> {
-    pub(crate) fn emit(&self, id: &str, event: &Event) {
+    pub(crate) fn emit(&self, id: SagaId, event: &Event) {
         let saga = self.name.as_str();
         match event {
-            Event::Finished { end: SagaEnd::Stuck } => {
-                tracing::warn!(target: "steadfast::saga", saga, id, "stuck: it needs somebody to look");
+            Event::Finished {
+                end: SagaEnd::Stuck,
+                obstacle,
+            } => {
+                let obstacle = obstacle.map(super::event::Obstacle::as_str);
+                tracing::warn!(target: "steadfast::saga", saga, %id, obstacle, "stuck: it needs somebody to look");
             }
-            Event::Finished { end } => {
+            Event::Finished { end, .. } => {
                 let end = end.as_str();
-                tracing::info!(target: "steadfast::saga", saga, id, end, "finished");
+                tracing::info!(target: "steadfast::saga", saga, %id, end, "finished");
             }
-            event => tracing::debug!(target: "steadfast::saga", saga, id, ?event),
+            event => tracing::debug!(target: "steadfast::saga", saga, %id, ?event),
         }
         #[cfg(feature = "metrics")]
         self.count(event);
@@ -50,14 +55,18 @@ impl<C, D> Definition<C, D> {
         };
         match event {
             Event::Created => metrics::counter!("steadfast.saga.started", "saga" => saga).increment(1),
-            Event::Finished { end } => {
+            Event::Finished { end, .. } => {
                 metrics::counter!("steadfast.saga.finished", "saga" => saga, "end" => end.as_str()).increment(1);
             }
             Event::Succeeded { step: name } => step(name, "succeeded"),
             Event::Failed { step: name, .. } => step(name, "failed"),
             Event::UndoSucceeded { step: name } => step(name, "undone"),
             Event::UndoFailed { step: name, .. } => step(name, "undo_failed"),
-            Event::Started { .. } | Event::Reconciled { .. } | Event::Unwinding { .. } | Event::UndoStarted { .. } => {}
+            Event::Started { .. }
+            | Event::Reconciled { .. }
+            | Event::Unwinding { .. }
+            | Event::UndoStarted { .. }
+            | Event::Operator { .. } => {}
         }
     }
 }

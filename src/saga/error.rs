@@ -4,9 +4,11 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use super::event::{Reason, SagaEnd};
+use super::event::{Obstacle, Reason, SagaEnd};
+use super::id::SagaId;
 use crate::Effect;
 use crate::rejected::Reason as RejectedReason;
+use crate::storage::StorageError;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -115,7 +117,10 @@ pub enum Cause {
     /// Its deadline passed before the pivot.
     #[error("its deadline passed")]
     Deadline,
-    /// A step was running when its process died, and may not be run again.
+    /// An operator turned it back.
+    #[error("an operator turned it back")]
+    Operator,
+    /// A step was running when its process died, and is not to be run again.
     #[error("step `{step}` was interrupted")]
     Interrupted {
         /// The name of the step.
@@ -128,6 +133,8 @@ impl Cause {
     pub(crate) fn of(reason: &Reason, error_of: impl Fn(&str) -> Option<StepFailure>) -> Self {
         match reason {
             Reason::Cancelled => Self::Cancelled,
+            Reason::Operator => Self::Operator,
+            Reason::Interrupted { step } => Self::Interrupted { step: step.clone() },
             Reason::Deadline => Self::Deadline,
             Reason::Failed { step } => {
                 error_of(step).map_or_else(|| Self::Interrupted { step: step.clone() }, Self::Failed)
@@ -143,9 +150,11 @@ pub struct Report {
     /// The name of the saga's definition.
     pub saga: String,
     /// The saga's own id.
-    pub id: String,
+    pub id: SagaId,
     /// How it ended.
     pub end: SagaEnd,
+    /// Why it is stuck, if it is.
+    pub obstacle: Option<Obstacle>,
     /// Why it turned back, or stopped.
     pub cause: Option<Cause>,
     /// The steps that somebody has to look at, in the order in which they were to be undone.
@@ -164,13 +173,36 @@ pub enum SagaError {
     Compensated(Box<Report>),
     /// It rests half way: not everything could be undone, or it can go neither way.
     Stuck(Box<Report>),
-    /// The task that ran it is gone: its runtime was shut down, or the `Clone` of the context panicked.
+    /// An operator gave it up.
+    Abandoned(Box<Report>),
+    /// Nobody here can say how it ends.
     Detached {
         /// The name of the saga's definition.
         saga: String,
         /// The saga's own id.
-        id: String,
+        id: SagaId,
+        /// Why.
+        reason: Detached,
     },
+}
+
+/// Why nobody can say how a saga ends.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Detached {
+    /// The task that ran it is gone: its runtime was shut down, or the `Clone` of the context panicked. In memory, the
+    /// saga is lost where it stood.
+    #[error("its task is gone")]
+    TaskGone,
+    /// The journal does not answer. The saga goes on once it does.
+    #[error("its journal does not answer")]
+    Journal(#[source] Arc<StorageError>),
+    /// Its events were cleared away, and it ended so.
+    #[error("it has {}, and its events were cleared away", .0.as_str())]
+    Pruned(SagaEnd),
+    /// Its events are there, and its context cannot be read: it is of another version.
+    #[error("its context cannot be read")]
+    Unreadable(#[source] Arc<dyn Error + Send + Sync>),
 }
 
 impl SagaError {
@@ -178,7 +210,7 @@ impl SagaError {
     #[must_use]
     pub fn report(&self) -> Option<&Report> {
         match self {
-            Self::Compensated(report) | Self::Stuck(report) => Some(report),
+            Self::Compensated(report) | Self::Stuck(report) | Self::Abandoned(report) => Some(report),
             Self::Detached { .. } => None,
         }
     }
@@ -196,13 +228,17 @@ impl fmt::Display for SagaError {
                     report.unresolved.join("`, `")
                 )
             }
-            Self::Detached { saga, .. } => write!(f, "saga `{saga}` was left by its runtime"),
+            Self::Abandoned(report) => write!(f, "saga `{}` was abandoned", report.saga),
+            Self::Detached { saga, id, .. } => write!(f, "how saga `{saga}` {id} ends cannot be said here"),
         }
     }
 }
 
 impl Error for SagaError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
+        if let Self::Detached { reason, .. } = self {
+            return Some(reason);
+        }
         let cause: &(dyn Error + 'static) = self.report()?.cause.as_ref()?;
         Some(cause)
     }

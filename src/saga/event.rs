@@ -13,10 +13,83 @@ pub enum Reason {
         /// Its name.
         step: String,
     },
+    /// A step was running when its process died, and is not to be run again.
+    Interrupted {
+        /// Its name.
+        step: String,
+    },
     /// Somebody asked for it.
     Cancelled,
     /// Its deadline passed before the pivot.
     Deadline,
+    /// An operator turned it back.
+    Operator,
+}
+
+/// Why a saga is stuck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Obstacle {
+    /// Something could not be undone, or is in doubt and not to be undone blindly.
+    NotUndone,
+    /// A step after the pivot failed for good.
+    NotFinished,
+    /// Nobody knows whether the pivot has happened.
+    PivotUnknown,
+    /// A step was interrupted, and wants somebody to look.
+    Interrupted,
+    /// A step is in doubt, and its key is so old that its participant may have forgotten it.
+    KeyExpired,
+    /// Its owner was lost time and again without a result: it may be what kills them.
+    CrashLoop,
+    /// Its events cannot have happened, or cannot be read.
+    Corrupt,
+}
+
+impl Obstacle {
+    /// The obstacle as a word, as in `not_undone`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotUndone => "not_undone",
+            Self::NotFinished => "not_finished",
+            Self::PivotUnknown => "pivot_unknown",
+            Self::Interrupted => "interrupted",
+            Self::KeyExpired => "key_expired",
+            Self::CrashLoop => "crash_loop",
+            Self::Corrupt => "corrupt",
+        }
+    }
+}
+
+/// What an operator does with a saga.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case")]
+pub enum Verb {
+    /// What failed for good is tried again, with all its attempts.
+    Retry {
+        /// Also where the key of a step is older than its participant may remember.
+        force: bool,
+    },
+    /// A saga that is stuck on its way forward turns back, if it has not passed its pivot.
+    Compensate,
+    /// The truth about a step: its effect has happened.
+    ResolveDone {
+        /// Its name.
+        step: String,
+    },
+    /// The truth about a step: its effect has not happened and never will, or is no more.
+    ResolveNever {
+        /// Its name.
+        step: String,
+    },
+    /// What could not be undone is left as it is. The saga then ends abandoned.
+    Skip {
+        /// The name of the step.
+        step: String,
+    },
+    /// The saga is given up as it is.
+    Abandon,
 }
 
 /// What is known about an effect that is to be undone.
@@ -130,9 +203,22 @@ pub enum Event {
         /// It is not tried again.
         last: bool,
     },
+    /// An operator has decided something.
+    Operator {
+        /// Who.
+        who: String,
+        /// What.
+        #[serde(flatten)]
+        verb: Verb,
+        /// Why.
+        note: String,
+    },
     /// The saga rests.
     Finished {
         /// How.
         end: SagaEnd,
+        /// Why, if it is stuck.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        obstacle: Option<Obstacle>,
     },
 }

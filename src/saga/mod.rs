@@ -1,26 +1,30 @@
 #![doc = include_str!("../../docs/saga.md")]
 
 mod action;
+mod code;
 mod cx;
 mod definition;
 mod drive;
 mod emit;
 mod error;
 mod event;
+mod fingerprint;
 mod id;
 pub mod journal;
 mod machine;
 mod plan;
+mod record;
 mod run;
 mod step;
 
 pub use action::{Action, AsyncOnce, Reconcile};
 pub use cx::Cx;
-pub use definition::{Saga, SagaBuilder};
+pub use definition::{DEFAULT_UNDO_BUDGET, Saga, SagaBuilder};
 pub use emit::SagaEvent;
-pub use error::{Cause, Report, SagaError, StepError, StepFailure, StepResult};
-pub use event::{Event, Known, Reality, Reason, SagaEnd};
+pub use error::{Cause, Detached, Report, SagaError, StepError, StepFailure, StepResult};
+pub use event::{Event, Known, Obstacle, Reality, Reason, SagaEnd, Verb};
+pub use fingerprint::{Fingerprint, InvalidFingerprint};
 pub use id::{InvalidSagaId, SagaId};
-pub use plan::{StepKind, WhenUnknown};
+pub use plan::{StepKind, WhenInterrupted, WhenUnknown};
 pub use run::SagaHandle;
-pub use step::{DEFAULT_ATTEMPTS, DEFAULT_STEP_BACKOFF, DEFAULT_STEP_TIMEOUT, Step};
+pub use step::{DEFAULT_ATTEMPTS, DEFAULT_KEY_VALID_FOR, DEFAULT_STEP_BACKOFF, DEFAULT_STEP_TIMEOUT, Step};

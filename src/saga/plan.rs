@@ -40,6 +40,20 @@ pub enum WhenUnknown {
     Stick,
 }
 
+/// What becomes of a step that was running when its process died, or lost its lease, while the saga goes forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum WhenInterrupted {
+    /// It is run again, under the same key.
+    #[default]
+    Rerun,
+    /// Its hook is asked first.
+    Reconcile,
+    /// The saga turns back.
+    TurnBack,
+    /// The saga rests as stuck, for somebody to look.
+    Stick,
+}
+
 /// One step.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct StepPlan {
@@ -52,6 +66,7 @@ pub(crate) struct StepPlan {
     pub(crate) attempts: u32,
     pub(crate) undo_attempts: u32,
     pub(crate) when_unknown: WhenUnknown,
+    pub(crate) when_interrupted: WhenInterrupted,
 }
 
 /// All of them, in order.

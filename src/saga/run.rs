@@ -1,7 +1,6 @@
 //! The simple face: a saga in memory.
 
 use std::fmt;
-use std::fmt::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -9,9 +8,10 @@ use std::task::{Context, Poll, ready};
 use tokio::task::JoinHandle;
 
 use super::definition::Saga;
-use super::drive::{Cancel, Interpreter};
-use super::error::SagaError;
-use crate::random::unique;
+use super::drive::{Cancel, Interpreter, Left, Standing};
+use super::error::{Detached, SagaError};
+use super::id::SagaId;
+use super::record::Volatile;
 
 impl<C: Clone + Send + 'static, D: Send + Sync + 'static> Saga<C, D> {
     /// Runs the saga in memory, on a task of its own.
@@ -40,10 +40,11 @@ impl<C: Clone + Send + 'static, D: Send + Sync + 'static> Saga<C, D> {
     ///
     /// As for [`run`](Self::run).
     pub fn start(&self, context: C) -> SagaHandle<C> {
-        let (id, cancel) = (new_id(), Arc::<Cancel>::default());
-        let interpreter = Interpreter::new(Arc::clone(&self.0), Arc::clone(&id), context, Arc::clone(&cancel));
+        let (id, cancel) = (SagaId::new(), Arc::<Cancel>::default());
+        let standing = Standing::new(&self.0, context);
+        let interpreter = Interpreter::new(Arc::clone(&self.0), id, standing, Volatile, Arc::clone(&cancel));
         SagaHandle {
-            task: tokio::spawn(interpreter.run()),
+            task: tokio::spawn(interpreter.deadline(self.0.deadline).begin()),
             cancel,
             saga: self.name().to_owned(),
             id,
@@ -54,17 +55,17 @@ impl<C: Clone + Send + 'static, D: Send + Sync + 'static> Saga<C, D> {
 /// A saga under way; made by [`Saga::start`]. It is the future of its end; dropped, the saga goes on without it.
 #[must_use = "dropped, nobody hears how the saga ends"]
 pub struct SagaHandle<C> {
-    task: JoinHandle<Result<C, SagaError>>,
+    task: JoinHandle<Left<C>>,
     cancel: Arc<Cancel>,
     saga: String,
-    id: Arc<str>,
+    id: SagaId,
 }
 
 impl<C> SagaHandle<C> {
     /// The saga's own id, that its keys begin with.
     #[must_use]
-    pub fn id(&self) -> &str {
-        &self.id
+    pub fn id(&self) -> SagaId {
+        self.id
     }
 
     /// Asks the saga to turn back: no step is begun any more, and the one that runs is awaited. After the pivot it has
@@ -79,12 +80,15 @@ impl<C> Future for SagaHandle<C> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let ended = ready!(Pin::new(&mut self.task).poll(cx));
-        Poll::Ready(ended.unwrap_or_else(|_| {
-            Err(SagaError::Detached {
+        Poll::Ready(match ended {
+            Ok(Left::Ended(result)) => result,
+            // In memory nothing is parked, and no lease is lost.
+            Ok(Left::Parked | Left::Lost(_)) | Err(_) => Err(SagaError::Detached {
                 saga: self.saga.clone(),
-                id: self.id.as_ref().to_owned(),
-            })
-        }))
+                id: self.id,
+                reason: Detached::TaskGone,
+            }),
+        })
     }
 }
 
@@ -95,14 +99,4 @@ impl<C> fmt::Debug for SagaHandle<C> {
             .field("id", &self.id)
             .finish_non_exhaustive()
     }
-}
-
-/// 128 random bits, in hexadecimal digits.
-fn new_id() -> Arc<str> {
-    let mut id = String::with_capacity(32);
-    for byte in unique() {
-        // Writing to a string cannot fail.
-        let _ = write!(id, "{byte:02x}");
-    }
-    id.into()
 }

@@ -7,17 +7,19 @@ use std::time::Duration;
 use super::action::{Action, Reconcile, SharedCode, action, reconcile};
 use super::error::{StepError, StepResult};
 use super::event::Reality;
-use super::plan::{StepKind, StepPlan, WhenUnknown};
+use super::plan::{StepKind, StepPlan, WhenInterrupted, WhenUnknown};
 use crate::Backoff;
 
 /// How often an action, or an undo, is run: the first time, and twice more.
 pub const DEFAULT_ATTEMPTS: u32 = 3;
 /// How long one run may take.
 pub const DEFAULT_STEP_TIMEOUT: Duration = Duration::from_secs(60);
+/// For how long a participant is taken to remember a key.
+pub const DEFAULT_KEY_VALID_FOR: Duration = Duration::from_secs(24 * 3600);
 /// What the waits between two runs begin with.
 pub const DEFAULT_STEP_BACKOFF: Duration = Duration::from_millis(100);
 
-/// A step with its options: for [`SagaBuilder::add`](super::SagaBuilder::with).
+/// A step with its options: for [`SagaBuilder::with`](super::SagaBuilder::with).
 ///
 /// # Examples
 ///
@@ -46,6 +48,7 @@ pub(crate) struct StepCode<C, D> {
     pub(crate) undo_backoff: Backoff,
     pub(crate) timeout: Duration,
     pub(crate) undo_timeout: Duration,
+    pub(crate) key_valid_for: Duration,
 }
 
 impl<C: Send + 'static, D: Send + Sync + 'static> Step<C, D> {
@@ -88,6 +91,7 @@ impl<C: Send + 'static, D: Send + Sync + 'static> Step<C, D> {
                 attempts: DEFAULT_ATTEMPTS,
                 undo_attempts: DEFAULT_ATTEMPTS,
                 when_unknown: WhenUnknown::default(),
+                when_interrupted: WhenInterrupted::default(),
             },
             code: StepCode {
                 action,
@@ -97,6 +101,7 @@ impl<C: Send + 'static, D: Send + Sync + 'static> Step<C, D> {
                 undo_backoff: Backoff::exponential(DEFAULT_STEP_BACKOFF),
                 timeout: DEFAULT_STEP_TIMEOUT,
                 undo_timeout: DEFAULT_STEP_TIMEOUT,
+                key_valid_for: DEFAULT_KEY_VALID_FOR,
             },
         }
     }
@@ -148,6 +153,20 @@ impl<C: Send + 'static, D: Send + Sync + 'static> Step<C, D> {
     /// back the doubt that an earlier run has left.
     pub fn answers_by_key(mut self) -> Self {
         self.plan.answers_by_key = true;
+        self
+    }
+
+    /// What becomes of it on the way forward where its process died in the middle of it. Default: it is run again, under
+    /// the same key.
+    pub fn when_interrupted(mut self, when_interrupted: WhenInterrupted) -> Self {
+        self.plan.when_interrupted = when_interrupted;
+        self
+    }
+
+    /// For how long its participant remembers a key, from the first run on: later a step in doubt is not run again
+    /// blindly. Its hook is asked, or the saga ends stuck. Default: 24 h.
+    pub fn key_valid_for(mut self, valid: Duration) -> Self {
+        self.code.key_valid_for = valid;
         self
     }
 

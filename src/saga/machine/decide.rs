@@ -3,7 +3,7 @@
 //! | the step | going forward | going back |
 //! |---|---|---|
 //! | untouched | start it | skip |
-//! | started, no result | start it again | unknown |
+//! | started, no result | as its plan says: start it again, ask its hook, turn back, rest | unknown |
 //! | succeeded | the next | undo it |
 //! | failed without effect, retryable, attempts left | wait, start it | skip; unknown if an earlier run was |
 //! | failed without effect, for good | turn back | skip; unknown if an earlier run was |
@@ -16,8 +16,8 @@
 //! Unknown, going back: ask its hook if it has one, then undo, skip or rest as its plan says. After the pivot there is
 //! no turning back: what would turn rests instead.
 
-use super::super::event::{Known, Reality, Reason, SagaEnd};
-use super::super::plan::{Plan, StepKind, StepPlan, WhenUnknown};
+use super::super::event::{Known, Obstacle, Reality, Reason, SagaEnd};
+use super::super::plan::{Plan, StepKind, StepPlan, WhenInterrupted, WhenUnknown};
 use super::state::{Direction, Phase, State, StepState};
 use crate::Effect;
 
@@ -26,6 +26,15 @@ use crate::Effect;
 pub(crate) enum Stop {
     Cancelled,
     Deadline,
+}
+
+/// What matters for a decision and is no event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Circumstances {
+    /// Something would be started that nobody needs any more.
+    pub(crate) stop: Option<Stop>,
+    /// The key of the step that is open is older than its participant may remember.
+    pub(crate) key_expired: bool,
 }
 
 /// The next thing to do.
@@ -40,82 +49,100 @@ pub(crate) enum Next {
     /// Run the undo of a step, after a wait if it has failed so often.
     Undo { step: usize, outcome: Known, failures: u32 },
     /// Rest.
-    Finish { end: SagaEnd },
+    Finish { end: SagaEnd, obstacle: Option<Obstacle> },
     /// Nothing: it rests.
     Rest,
     /// Nothing: its events cannot have happened.
     Corrupt,
 }
 
-/// What is to be done next. `halt` matters where something would be started that nobody needs any more.
-pub(crate) fn decide(plan: &Plan, state: &State, halt: Option<Stop>) -> Next {
-    if state.corrupt || !state.created {
-        return Next::Corrupt;
-    }
+/// What is to be done next.
+pub(crate) fn decide(plan: &Plan, state: &State, now: Circumstances) -> Next {
     if state.end.is_some() {
         return Next::Rest;
     }
+    if state.corrupt || !state.created {
+        return Next::Corrupt;
+    }
     match state.direction {
-        Direction::Forward => forward(plan, state, halt),
+        Direction::Forward => forward(plan, state, now),
         Direction::Backward(_) => backward(plan, state),
     }
 }
 
-const STUCK: Next = Next::Finish { end: SagaEnd::Stuck };
+fn finish(end: SagaEnd) -> Next {
+    Next::Finish { end, obstacle: None }
+}
 
-fn forward(plan: &Plan, state: &State, halt: Option<Stop>) -> Next {
+fn stuck(obstacle: Obstacle) -> Next {
+    Next::Finish {
+        end: SagaEnd::Stuck,
+        obstacle: Some(obstacle),
+    }
+}
+
+fn forward(plan: &Plan, state: &State, now: Circumstances) -> Next {
     let open = state.steps.iter().position(|step| !step.is_done());
     let Some(step) = open else {
-        return Next::Finish {
-            end: SagaEnd::Completed,
-        };
+        return finish(SagaEnd::Completed);
     };
     let (planned, at) = (&plan.steps[step], &state.steps[step]);
     let turn = |reason| {
         if state.may_unwind(plan) {
             Next::Unwind { reason }
+        } else if planned.kind == StepKind::Pivot {
+            stuck(Obstacle::PivotUnknown)
         } else {
-            STUCK
+            stuck(Obstacle::NotFinished)
         }
     };
-    let failed = || {
-        turn(Reason::Failed {
-            step: planned.name.clone().into_owned(),
-        })
-    };
-    let start = |failures| match halt {
+    let name = || planned.name.clone().into_owned();
+    let failed = || turn(Reason::Failed { step: name() });
+    let hook = planned.can_reconcile && !at.reconciled && at.is_unknown();
+    let start = |failures| match now.stop {
         Some(why) if state.may_unwind(plan) => Next::Unwind {
             reason: match why {
                 Stop::Cancelled => Reason::Cancelled,
                 Stop::Deadline => Reason::Deadline,
             },
         },
+        // A participant that has forgotten the key would do it a second time.
+        _ if now.key_expired && at.is_unknown() && !state.forced => {
+            if hook {
+                Next::Reconcile { step }
+            } else {
+                stuck(Obstacle::KeyExpired)
+            }
+        }
         _ => Next::Start { step, failures },
     };
     match at.phase {
-        Phase::Untouched | Phase::Started => start(0),
+        Phase::Untouched => start(0),
+        Phase::Started => match planned.when_interrupted {
+            WhenInterrupted::Rerun => start(at.failures),
+            WhenInterrupted::Reconcile if hook => Next::Reconcile { step },
+            WhenInterrupted::Reconcile | WhenInterrupted::Stick => stuck(Obstacle::Interrupted),
+            WhenInterrupted::TurnBack => turn(Reason::Interrupted { step: name() }),
+        },
         Phase::Failed { retryable: true, .. } if at.failures < planned.attempts => start(at.failures),
         Phase::Failed { effect, .. } => {
             if planned.kind == StepKind::Pivot && (effect == Effect::Maybe || at.maybe) {
                 // Neither way is allowed until it is known.
-                if planned.can_reconcile && !at.reconciled {
-                    return Next::Reconcile { step };
-                }
-                return STUCK;
+                return if hook {
+                    Next::Reconcile { step }
+                } else {
+                    stuck(Obstacle::PivotUnknown)
+                };
             }
             failed()
         }
         // It has not happened, but may still: it is safe to run it again, and nothing else.
         Phase::Reconciled(Reality::NotDone) if at.failures < planned.attempts.max(1) => start(at.failures),
         Phase::Reconciled(Reality::Never) => failed(),
-        Phase::Reconciled(_) => {
-            if planned.kind == StepKind::Pivot {
-                STUCK
-            } else {
-                failed()
-            }
+        Phase::Reconciled(_) => failed(),
+        Phase::Succeeded | Phase::Undoing(_) | Phase::UndoFailed { .. } | Phase::Undone | Phase::Skipped => {
+            Next::Corrupt
         }
-        Phase::Succeeded | Phase::Undoing(_) | Phase::UndoFailed { .. } | Phase::Undone => Next::Corrupt,
     }
 }
 
@@ -125,16 +152,16 @@ fn backward(plan: &Plan, state: &State) -> Next {
         match undo(planned, at, step) {
             Back::Nothing => {}
             Back::Do(next) => return next,
-            Back::Unresolved if plan.halt_on_undo_failure => return STUCK,
+            Back::Unresolved if plan.halt_on_undo_failure => return stuck(Obstacle::NotUndone),
             Back::Unresolved => unresolved = true,
         }
     }
     if unresolved {
-        STUCK
+        stuck(Obstacle::NotUndone)
+    } else if state.steps.iter().any(|step| step.phase == Phase::Skipped) {
+        finish(SagaEnd::Abandoned)
     } else {
-        Next::Finish {
-            end: SagaEnd::Compensated,
-        }
+        finish(SagaEnd::Compensated)
     }
 }
 
@@ -155,7 +182,7 @@ fn undo(planned: &StepPlan, at: &StepState, step: usize) -> Back {
         })
     };
     match at.phase {
-        Phase::Undone => Back::Nothing,
+        Phase::Undone | Phase::Skipped => Back::Nothing,
         Phase::Undoing(outcome) | Phase::UndoFailed { outcome, last: false } => run(outcome),
         Phase::UndoFailed { last: true, .. } => Back::Unresolved,
         _ if !planned.has_undo => Back::Nothing,

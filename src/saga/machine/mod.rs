@@ -5,5 +5,5 @@ mod decide;
 mod model;
 mod state;
 
-pub(crate) use decide::{Next, Stop, decide, unresolved};
+pub(crate) use decide::{Circumstances, Next, Stop, decide, unresolved};
 pub(crate) use state::{Direction, State};

@@ -1,7 +1,7 @@
 //! Where a saga stands: a fold of its events, and nothing else.
 
-use super::super::event::{Event, Known, Reality, Reason, SagaEnd};
-use super::super::plan::Plan;
+use super::super::event::{Event, Known, Obstacle, Reality, Reason, SagaEnd, Verb};
+use super::super::plan::{Plan, StepKind, StepPlan};
 use crate::Effect;
 
 /// Where one step stands.
@@ -25,6 +25,8 @@ pub(crate) enum Phase {
         last: bool,
     },
     Undone,
+    /// An operator has left it as it is.
+    Skipped,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +55,9 @@ pub(crate) struct State {
     pub(crate) direction: Direction,
     pub(crate) created: bool,
     pub(crate) end: Option<SagaEnd>,
+    pub(crate) obstacle: Option<Obstacle>,
+    /// An operator has said that the age of keys does not matter.
+    pub(crate) forced: bool,
     /// An event that cannot have happened: nothing is done any more.
     pub(crate) corrupt: bool,
 }
@@ -71,20 +76,31 @@ impl State {
             direction: Direction::Forward,
             created: false,
             end: None,
+            obstacle: None,
+            forced: false,
             corrupt: false,
         }
     }
 
     /// Takes one more event. What cannot have happened makes the state corrupt, for good.
     pub(crate) fn apply(&mut self, plan: &Plan, event: &Event) {
-        if self.corrupt || self.try_apply(plan, event).is_none() {
-            self.corrupt = true;
+        match event {
+            // What is corrupt can be laid to rest, and given up.
+            Event::Finished { end, obstacle } if self.corrupt => {
+                self.end = Some(*end);
+                self.obstacle = *obstacle;
+            }
+            Event::Operator {
+                verb: Verb::Abandon, ..
+            } if self.corrupt => self.end = None,
+            _ => self.corrupt = self.corrupt || self.try_apply(plan, event).is_none(),
         }
     }
 
     /// `None` for what cannot have happened.
     fn try_apply(&mut self, plan: &Plan, event: &Event) -> Option<()> {
-        if self.end.is_some() || (!self.created && !matches!(event, Event::Created)) {
+        let operator = matches!(event, Event::Operator { .. });
+        if (self.end.is_some() && !operator) || (!self.created && !matches!(event, Event::Created)) {
             return None;
         }
         match event {
@@ -176,9 +192,106 @@ impl State {
                 step.phase = Phase::UndoFailed { outcome, last: *last };
                 step.undo_failures = step.undo_failures.saturating_add(1);
             }
-            Event::Finished { end } => self.end = Some(*end),
+            Event::Operator { verb, .. } => return self.operate(plan, verb),
+            Event::Finished { end, obstacle } => {
+                self.end = Some(*end);
+                self.obstacle = *obstacle;
+            }
         }
         Some(())
+    }
+
+    /// What an operator may decide, and what becomes of it.
+    ///
+    /// | verb | stuck on the way forward | stuck on the way back | elsewhere |
+    /// |---|---|---|---|
+    /// | retry | the open step has all its attempts again | so has every undo that failed | refused |
+    /// | compensate | turns back, if the pivot allows it | as retry | refused |
+    /// | resolve done | the open step has succeeded | the step is to be undone, as one that succeeded | refused |
+    /// | resolve never | the open step has no effect | the step counts as undone | refused |
+    /// | skip | refused | the step is left as it is; the saga ends abandoned | refused |
+    /// | abandon | given up | given up | given up, unless it rests |
+    fn operate(&mut self, plan: &Plan, verb: &Verb) -> Option<()> {
+        match (self.end, verb) {
+            (Some(SagaEnd::Stuck), _) | (None, Verb::Abandon) => {}
+            _ => return None,
+        }
+        let forward = self.direction == Direction::Forward;
+        match verb {
+            Verb::Abandon => {}
+            Verb::Retry { force } => {
+                self.forced = *force;
+                if forward {
+                    self.retry_step()?;
+                } else {
+                    self.retry_undos();
+                }
+            }
+            Verb::Compensate if forward => {
+                self.may_unwind(plan).then_some(())?;
+                self.direction = Direction::Backward(Reason::Operator);
+            }
+            Verb::Compensate => self.retry_undos(),
+            Verb::ResolveDone { step } | Verb::ResolveNever { step } => {
+                let done = matches!(verb, Verb::ResolveDone { .. });
+                let index = self.unsettled(plan, step)?;
+                let step = &mut self.steps[index];
+                step.reconciled = true;
+                step.undo_failures = 0;
+                step.maybe = done;
+                step.phase = match (done, forward) {
+                    (true, _) => Phase::Succeeded,
+                    (false, true) => Phase::Reconciled(Reality::Never),
+                    (false, false) => Phase::Undone,
+                };
+            }
+            Verb::Skip { step } => {
+                (!forward).then_some(())?;
+                let index = self.unsettled(plan, step)?;
+                self.steps[index].phase = Phase::Skipped;
+            }
+        }
+        self.end = None;
+        self.obstacle = None;
+        Some(())
+    }
+
+    /// The step of that name, if it is one that somebody has to look at.
+    fn unsettled(&self, plan: &Plan, step: &str) -> Option<usize> {
+        let index = plan.index(step)?;
+        let open = if self.direction == Direction::Forward {
+            self.steps.iter().position(|step| !step.is_done()) == Some(index)
+                && self.steps[index].phase != Phase::Untouched
+        } else {
+            let at = &self.steps[index];
+            matches!(at.phase, Phase::UndoFailed { .. } | Phase::Undoing(_)) || at.is_unknown()
+        };
+        open.then_some(index)
+    }
+
+    fn retry_step(&mut self) -> Option<()> {
+        let step = self.steps.iter_mut().find(|step| !step.is_done())?;
+        let effect = if step.is_unknown() { Effect::Maybe } else { Effect::None };
+        step.maybe |= effect == Effect::Maybe;
+        step.failures = 0;
+        step.reconciled = false;
+        if step.phase != Phase::Untouched {
+            step.phase = Phase::Failed {
+                effect,
+                retryable: true,
+            };
+        }
+        Some(())
+    }
+
+    fn retry_undos(&mut self) {
+        for step in &mut self.steps {
+            step.undo_failures = 0;
+            step.reconciled = step.reconciled && !step.is_unknown();
+            if let Phase::UndoFailed { last, .. } = &mut step.phase {
+                *last = false;
+            }
+        }
     }
 
     fn forward(&self, plan: &Plan, step: &str) -> Option<usize> {
@@ -205,7 +318,7 @@ impl State {
     }
 
     pub(crate) fn pivot(&self, plan: &Plan) -> Option<&StepState> {
-        let is_pivot = |step: &super::super::plan::StepPlan| step.kind == super::super::plan::StepKind::Pivot;
+        let is_pivot = |step: &StepPlan| step.kind == StepKind::Pivot;
         self.steps.get(plan.steps.iter().position(is_pivot)?)
     }
 }
@@ -222,7 +335,12 @@ impl StepState {
             Phase::Started => true,
             Phase::Failed { .. } => self.maybe,
             Phase::Reconciled(reality) => reality != Reality::Never,
-            Phase::Untouched | Phase::Succeeded | Phase::Undoing(_) | Phase::UndoFailed { .. } | Phase::Undone => false,
+            Phase::Untouched
+            | Phase::Succeeded
+            | Phase::Undoing(_)
+            | Phase::UndoFailed { .. }
+            | Phase::Undone
+            | Phase::Skipped => false,
         }
     }
 }
