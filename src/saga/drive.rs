@@ -190,12 +190,6 @@ where
         }
     }
 
-    /// Lays a saga to rest as stuck.
-    pub(crate) async fn stick(mut self, obstacle: Obstacle) -> Left<C> {
-        self.finish(SagaEnd::Stuck, Some(obstacle));
-        self.run().await
-    }
-
     pub(crate) async fn run(mut self) -> Left<C> {
         loop {
             let step = match self.decide() {

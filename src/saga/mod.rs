@@ -6,6 +6,7 @@ mod cx;
 mod definition;
 mod drive;
 mod emit;
+mod engine;
 mod error;
 mod event;
 mod fingerprint;
@@ -21,6 +22,10 @@ pub use action::{Action, AsyncOnce, Reconcile};
 pub use cx::Cx;
 pub use definition::{DEFAULT_UNDO_BUDGET, Saga, SagaBuilder};
 pub use emit::SagaEvent;
+pub use engine::{
+    DEFAULT_MAX_CONCURRENT, DEFAULT_MAX_PENDING, DEFAULT_MAX_RECOVERIES, DEFAULT_POLL_INTERVAL, DurableSaga, SagaData,
+    SagaEngine, SagaEngineBuilder, StartError,
+};
 pub use error::{Cause, Detached, Report, SagaError, StepError, StepFailure, StepResult};
 pub use event::{Event, Known, Obstacle, Reality, Reason, SagaEnd, Verb};
 pub use fingerprint::{Fingerprint, InvalidFingerprint};

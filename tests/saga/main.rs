@@ -8,4 +8,5 @@
 )]
 
 mod definition;
+mod engine;
 mod memory;

@@ -1,0 +1,153 @@
+//! How an engine is made.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::definition::Saga;
+use super::super::journal::{DefinitionId, Journal};
+use super::core::{Core, Drive, Settings};
+use super::registered::Registered;
+use super::{SagaData, SagaEngine, worker};
+use crate::ConfigError;
+use crate::rejected::Name;
+use crate::storage::lease::{DEFAULT_LEASE, MAX_LEASE, MIN_LEASE};
+
+/// How often an engine looks for sagas that are due.
+pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// How many sagas an engine drives at a time.
+pub const DEFAULT_MAX_CONCURRENT: usize = 64;
+/// How many sagas may wait for one of those places.
+pub const DEFAULT_MAX_PENDING: usize = 10_000;
+/// How often in a row a saga's owner may be lost without a result.
+pub const DEFAULT_MAX_RECOVERIES: u32 = 10;
+
+/// Makes a [`SagaEngine`]; see [`SagaEngine::builder`].
+#[must_use]
+pub struct SagaEngineBuilder {
+    name: Name,
+    journal: Arc<dyn Journal>,
+    settings: Settings,
+    registered: Vec<(DefinitionId, Arc<dyn Drive>)>,
+}
+
+impl SagaEngineBuilder {
+    pub(super) fn new(journal: Arc<dyn Journal>) -> Self {
+        Self {
+            name: "saga engine".into(),
+            journal,
+            settings: Settings {
+                lease: DEFAULT_LEASE,
+                poll_interval: DEFAULT_POLL_INTERVAL,
+                max_concurrent: DEFAULT_MAX_CONCURRENT,
+                max_pending: DEFAULT_MAX_PENDING,
+                max_recoveries: DEFAULT_MAX_RECOVERIES,
+            },
+            registered: Vec::new(),
+        }
+    }
+
+    /// Drives sagas of this definition. Several versions of one name may be registered, so that those under way are
+    /// driven by the version that they were started from.
+    pub fn register<C: SagaData, D: Send + Sync + 'static>(mut self, saga: &Saga<C, D>) -> Self {
+        let registered = Arc::new(Registered::new(Arc::clone(&saga.0)));
+        for definition in registered.definitions() {
+            let drive: Arc<dyn Drive> = Arc::<Registered<C, D>>::clone(&registered);
+            self.registered.push((definition, drive));
+        }
+        self
+    }
+
+    /// How long a saga belongs to this engine without a sign of life: for so long nobody takes it over after a crash. It
+    /// is renewed every third of it. 200 ms to 24 h. Default: 30 s.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.settings.lease = lease;
+        self
+    }
+
+    /// How often sagas are looked for that are due: parked ones, and those whose owner is gone. 1 ms to 1 h. Default: 1 s.
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.settings.poll_interval = interval;
+        self
+    }
+
+    /// How many sagas are driven here at a time. At least 1. Default: 64.
+    pub fn max_concurrent(mut self, max: usize) -> Self {
+        self.settings.max_concurrent = max;
+        self
+    }
+
+    /// How many sagas started here may wait for one of those places; then [`SagaEngine::start`] refuses. Default: 10,000.
+    pub fn max_pending(mut self, max: usize) -> Self {
+        self.settings.max_pending = max;
+        self
+    }
+
+    /// How often in a row a saga's owner may be lost without a result: then it is taken to be what kills them, and is
+    /// laid to rest as [stuck](super::super::Obstacle::CrashLoop). Default: 10.
+    pub fn max_recoveries(mut self, max: u32) -> Self {
+        self.settings.max_recoveries = max;
+        self
+    }
+
+    /// The engine. It claims at once what is due, on tasks of the runtime it is built in.
+    ///
+    /// # Errors
+    ///
+    /// When nothing is registered, two definitions would drive the same sagas, or a setting is out of its range.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime with time enabled.
+    pub fn build(self) -> Result<SagaEngine, ConfigError> {
+        let wrong =
+            |setting, value: &dyn fmt::Debug, allowed: &str| Err(ConfigError::new(&self.name, setting, value, allowed));
+        let Settings {
+            lease,
+            poll_interval,
+            max_concurrent,
+            ..
+        } = self.settings;
+        if !(MIN_LEASE..=MAX_LEASE).contains(&lease) {
+            return wrong("lease", &lease, "from 200 ms to 24 h");
+        }
+        if !(Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&poll_interval) {
+            return wrong("poll_interval", &poll_interval, "from 1 ms to 1 h");
+        }
+        if !(1..=tokio::sync::Semaphore::MAX_PERMITS).contains(&max_concurrent) {
+            return wrong("max_concurrent", &max_concurrent, "at least 1");
+        }
+        if self.registered.is_empty() {
+            return wrong("registered", &0, "at least one definition");
+        }
+        let mut registry = BTreeMap::new();
+        for (definition, drive) in self.registered {
+            let DefinitionId { name, version, .. } = definition.clone();
+            if registry.insert(definition, drive).is_some() {
+                let allowed = "registered once, and upcast or declared compatible by one definition only";
+                return Err(ConfigError::new(
+                    &self.name,
+                    "definition",
+                    format!("{name} version {version}"),
+                    allowed,
+                ));
+            }
+        }
+        let core = Arc::new(Core::new(self.journal, self.settings, registry));
+        tokio::spawn(worker::recover(Arc::clone(&core)));
+        tokio::spawn(worker::renew(Arc::clone(&core)));
+        Ok(SagaEngine::of(core))
+    }
+}
+
+impl fmt::Debug for SagaEngineBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let definitions: Vec<_> = self.registered.iter().map(|(definition, _)| definition).collect();
+        f.debug_struct("SagaEngineBuilder")
+            .field("journal", &self.journal)
+            .field("settings", &self.settings)
+            .field("definitions", &definitions)
+            .finish_non_exhaustive()
+    }
+}

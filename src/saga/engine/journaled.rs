@@ -1,0 +1,162 @@
+//! The recorder that writes to a journal.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::super::code::race;
+use super::super::event::Event;
+use super::super::journal::{Append, Appended, Entry, Hold};
+use super::super::record::{Batch, BoxError, Lost, Recorder, Then};
+use super::core::{Core, Seat};
+use super::flight::Flight;
+
+/// A wait that is at most this part of the lease is waited for here; a longer one is left to whoever claims the saga then.
+const PARKS_AFTER: u32 = 3;
+/// The first wait after a write that failed, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest error, in bytes, that is kept for lists.
+const MAX_ERROR: usize = 300;
+
+pub(crate) struct Journaled<C> {
+    core: Arc<Core>,
+    flight: Arc<Flight>,
+    /// How many events are written.
+    seq: u64,
+    context: PhantomData<fn() -> C>,
+}
+
+impl<C> Journaled<C> {
+    pub(crate) fn new(seat: &Seat, seq: u64) -> Self {
+        Self {
+            core: Arc::clone(&seat.core),
+            flight: Arc::clone(&seat.flight),
+            seq,
+            context: PhantomData,
+        }
+    }
+
+    /// Writes until it is written, or the saga is lost.
+    async fn write(&mut self, append: &Append) -> Result<(), Lost> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let sent = Instant::now();
+            let limit = self.core.settings.lease / 3;
+            let answer = race(timeout(limit, self.core.journal.append(append)), self.flight.lost()).await?;
+            match answer {
+                Ok(Ok(Appended::Written { cancel })) => {
+                    self.seq += u64::try_from(append.entries.len()).unwrap_or(0);
+                    self.flight.renewed(sent);
+                    if cancel {
+                        self.flight.cancel.request();
+                    }
+                    return Ok(());
+                }
+                Ok(Ok(Appended::Fenced)) => {
+                    self.flight.landing(false);
+                    self.flight.taken();
+                    return Err(Lost::Lease);
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(target: "steadfast::saga", id = %append.id, %error, "the journal was not written");
+                }
+                Err(_) => {
+                    tracing::warn!(target: "steadfast::saga", id = %append.id, "the journal does not answer");
+                }
+            }
+            race(sleep(pause), self.flight.lost()).await?;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+pub(crate) fn entry(event: &Event, context: Option<&Bytes>) -> Entry {
+    Entry {
+        // An event has no map with keys that are no strings, and no value that fails to be written.
+        event: serde_json::to_vec(event).unwrap_or_default().into(),
+        context: context.cloned(),
+    }
+}
+
+/// A context as it is written, and as it is read again.
+pub(crate) fn encode<C: Serialize + DeserializeOwned>(context: &C) -> Result<(Bytes, C), BoxError> {
+    let bytes = serde_json::to_vec(context)?;
+    let read = serde_json::from_slice(&bytes)?;
+    Ok((bytes.into(), read))
+}
+
+impl<C: Serialize + DeserializeOwned + Send> Recorder<C> for Journaled<C> {
+    fn fence(&self) -> u64 {
+        self.flight.epoch
+    }
+
+    fn encode(&self, context: C) -> Result<(Option<Bytes>, C), BoxError> {
+        let (bytes, context) = encode(&context)?;
+        Ok((Some(bytes), context))
+    }
+
+    async fn append(&mut self, batch: &Batch<'_>) -> Result<(), Lost> {
+        let lease = self.core.settings.lease;
+        let entries = batch.events.iter();
+        let append = Append {
+            id: self.flight.id,
+            epoch: self.flight.epoch,
+            seq: self.seq,
+            entries: entries.map(|(event, context)| entry(event, context.as_ref())).collect(),
+            status: batch.status,
+            can_turn: batch.can_turn,
+            progress: batch.events.iter().any(|(event, _)| is_result(event)),
+            hold: match batch.then {
+                Then::GoOn => Hold::Keep(lease),
+                Then::Park(delay) => Hold::Park(delay),
+                Then::Rest => Hold::Rest,
+            },
+            error: batch.events.iter().rev().find_map(|(event, _)| error_of(event)),
+        };
+        self.flight.landing(batch.then != Then::GoOn);
+        self.write(&append).await
+    }
+
+    async fn may_start(&mut self) -> Result<(), Lost> {
+        self.flight.may_start().await
+    }
+
+    async fn lost(&self) -> Lost {
+        self.flight.lost().await
+    }
+
+    fn parks(&self, wait: Duration) -> bool {
+        wait > self.core.settings.lease / PARKS_AFTER
+    }
+}
+
+/// Whether an event shows that the saga does not kill whoever drives it.
+fn is_result(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Succeeded { .. }
+            | Event::Failed { .. }
+            | Event::Reconciled { .. }
+            | Event::UndoSucceeded { .. }
+            | Event::UndoFailed { .. }
+    )
+}
+
+fn error_of(event: &Event) -> Option<String> {
+    let mut text = match event {
+        Event::Failed { step, error, .. } => format!("{step}: {error}"),
+        Event::UndoFailed { step, error, .. } => format!("undo of {step}: {error}"),
+        _ => return None,
+    };
+    let end = (0..=MAX_ERROR.min(text.len()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at));
+    text.truncate(end.unwrap_or(0));
+    Some(text)
+}

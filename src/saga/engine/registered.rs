@@ -1,0 +1,233 @@
+//! A definition that an engine drives.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::super::code::race;
+use super::super::definition::Definition;
+use super::super::drive::{Interpreter, Left, Waited};
+use super::super::error::{Detached, SagaError};
+use super::super::event::{Event, Obstacle, SagaEnd};
+use super::super::id::SagaId;
+use super::super::journal::{Append, Appended, Claimed, DefinitionId, Hold, Loaded, SagaStatus};
+use super::super::record::Lost;
+use super::SagaData;
+use super::core::{Drive, Driving, Seat};
+use super::journaled::{Journaled, entry};
+use super::read::{Unread, read};
+
+/// How a saga ended, once it has.
+pub(crate) type Ending<C> = Option<Result<C, SagaError>>;
+
+pub(crate) struct Registered<C, D> {
+    pub(crate) saga: Arc<Definition<C, D>>,
+    /// Who waits for the end of a saga.
+    watchers: Mutex<HashMap<SagaId, watch::Sender<Ending<C>>>>,
+}
+
+/// How the end of a saga over `C` is heard of, and read.
+pub(crate) trait Ends<C>: Send + Sync {
+    fn name(&self) -> &str;
+    /// What is told of a saga; `None` while it is active.
+    fn end(&self, loaded: &Loaded) -> Ending<C>;
+    fn watch(&self, id: SagaId) -> watch::Receiver<Ending<C>>;
+    fn unwatch(&self, id: SagaId);
+}
+
+impl<C: SagaData, D: Send + Sync + 'static> Registered<C, D> {
+    pub(crate) fn new(saga: Arc<Definition<C, D>>) -> Self {
+        Self {
+            saga,
+            watchers: Mutex::default(),
+        }
+    }
+
+    /// What its own sagas are started as.
+    pub(crate) fn definition(&self) -> DefinitionId {
+        DefinitionId {
+            name: self.saga.name.as_str().to_owned(),
+            version: self.saga.version,
+            fingerprint: *self.saga.fingerprint.as_bytes(),
+        }
+    }
+
+    /// All that it can drive.
+    pub(crate) fn definitions(&self) -> Vec<DefinitionId> {
+        let versions = self.saga.upcasts.iter().map(|(from, _)| *from);
+        let mut definitions = Vec::new();
+        for version in versions.chain([self.saga.version]) {
+            for fingerprint in self.saga.compatible.iter().chain([&self.saga.fingerprint]) {
+                definitions.push(DefinitionId {
+                    version,
+                    fingerprint: *fingerprint.as_bytes(),
+                    ..self.definition()
+                });
+            }
+        }
+        definitions
+    }
+
+    fn watchers(&self) -> MutexGuard<'_, HashMap<SagaId, watch::Sender<Ending<C>>>> {
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn claimed(self: Arc<Self>, claimed: Claimed, seat: Seat) {
+        let Ok(loaded) = load(&seat).await else {
+            return self.landed(Left::Lost(Lost::Lease), &seat).await;
+        };
+        if loaded.head.epoch != seat.flight.epoch {
+            return;
+        }
+        if loaded.head.cancel {
+            seat.flight.cancel.request();
+        }
+        let standing = match read(&self.saga, &loaded) {
+            Ok(standing) => standing,
+            // The load has looked.
+            Err(Unread::Truncated) => return,
+            Err(Unread::Context(error)) => {
+                let error = format!("its context cannot be read: {error}");
+                return self.stick(&loaded, &seat, Obstacle::Corrupt, Some(error)).await;
+            }
+        };
+        if claimed.head.recoveries > seat.core.settings.max_recoveries {
+            return self.stick(&loaded, &seat, Obstacle::CrashLoop, None).await;
+        }
+        let recorder = Journaled::new(&seat, loaded.head.seq);
+        let cancel = Arc::clone(&seat.flight.cancel);
+        let interpreter = Interpreter::new(Arc::clone(&self.saga), seat.flight.id, standing, recorder, cancel);
+        let waited = if claimed.parked { Waited::Next } else { Waited::No };
+        let left = interpreter.deadline(claimed.deadline_in).waited(waited).run().await;
+        self.landed(left, &seat).await;
+    }
+
+    /// Lays a saga to rest that cannot be driven.
+    async fn stick(&self, loaded: &Loaded, seat: &Seat, obstacle: Obstacle, error: Option<String>) {
+        let event = Event::Finished {
+            end: SagaEnd::Stuck,
+            obstacle: Some(obstacle),
+        };
+        let append = Append {
+            id: loaded.head.id,
+            epoch: seat.flight.epoch,
+            seq: loaded.head.seq,
+            entries: vec![entry(&event, None)],
+            status: SagaStatus::Stuck,
+            can_turn: loaded.head.can_turn,
+            progress: true,
+            hold: Hold::Rest,
+            error,
+        };
+        // Where it fails, whoever claims it next does it again.
+        if let Ok(Ok(Appended::Written { .. })) = race(seat.core.journal.append(&append), seat.flight.lost()).await {
+            self.saga.emit(loaded.head.id, &event);
+        }
+    }
+
+    /// What is to be done when a saga is not driven here any more.
+    pub(crate) async fn landed(&self, left: Left<C>, seat: &Seat) {
+        let id = seat.flight.id;
+        match left {
+            Left::Ended(result) => {
+                if let Some(watcher) = self.watchers().remove(&id) {
+                    watcher.send_replace(Some(result));
+                }
+            }
+            Left::Parked => {}
+            Left::Lost(Lost::Shutdown) => {
+                let epoch = seat.flight.epoch;
+                // Otherwise it is claimed when its lease has run out.
+                let released = seat.core.journal.release(seat.core.owner, &[(id, epoch)]).await;
+                if let Err(error) = released {
+                    tracing::warn!(target: "steadfast::saga", %id, %error, "its lease was not released");
+                }
+            }
+            Left::Lost(Lost::Lease) => {
+                let saga = self.saga.name.as_str();
+                tracing::warn!(target: "steadfast::saga", saga, %id, "its lease was lost: it goes on elsewhere");
+                #[cfg(feature = "metrics")]
+                metrics::counter!("steadfast.saga.fenced", "saga" => crate::event::label(&self.saga.name)).increment(1);
+            }
+        }
+    }
+}
+
+/// The events of a saga, all of them; tried until the lease is lost.
+async fn load(seat: &Seat) -> Result<Loaded, Lost> {
+    const FIRST_PAUSE: Duration = Duration::from_millis(20);
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let id = seat.flight.id;
+        let problem = match race(seat.core.journal.load(id), seat.flight.lost()).await? {
+            Ok(Some(loaded)) if is_whole(&loaded) => return Ok(loaded),
+            Ok(Some(_)) => "not all of its events were read".to_owned(),
+            Ok(None) => "it is not there".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(target: "steadfast::saga", %id, problem, "a saga was not read");
+        race(sleep(pause), seat.flight.lost()).await?;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
+fn is_whole(loaded: &Loaded) -> bool {
+    u64::try_from(loaded.entries.len()) == Ok(loaded.head.seq)
+}
+
+impl<C: SagaData, D: Send + Sync + 'static> Drive for Registered<C, D> {
+    fn drive(self: Arc<Self>, claimed: Claimed, seat: Seat) -> Driving {
+        Box::pin(self.claimed(claimed, seat))
+    }
+
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+}
+
+impl<C: SagaData, D: Send + Sync + 'static> Ends<C> for Registered<C, D> {
+    fn name(&self) -> &str {
+        self.saga.name.as_str()
+    }
+
+    fn end(&self, loaded: &Loaded) -> Ending<C> {
+        let (saga, id) = (self.name().to_owned(), loaded.head.id);
+        let end = match loaded.head.status {
+            SagaStatus::Running | SagaStatus::Compensating => return None,
+            SagaStatus::Completed => SagaEnd::Completed,
+            SagaStatus::Compensated => SagaEnd::Compensated,
+            SagaStatus::Stuck => SagaEnd::Stuck,
+            SagaStatus::Abandoned => SagaEnd::Abandoned,
+        };
+        let detached = |reason| Err(SagaError::Detached { saga, id, reason });
+        Some(if loaded.head.pruned {
+            detached(Detached::Pruned(end))
+        } else {
+            match read(&self.saga, loaded) {
+                Ok(standing) => standing.end(&self.saga, id),
+                Err(Unread::Context(error)) => detached(Detached::Unreadable(error.into())),
+                Err(Unread::Truncated) => return None,
+            }
+        })
+    }
+
+    fn watch(&self, id: SagaId) -> watch::Receiver<Ending<C>> {
+        let mut watchers = self.watchers();
+        watchers
+            .entry(id)
+            .or_insert_with(|| watch::Sender::new(None))
+            .subscribe()
+    }
+
+    fn unwatch(&self, id: SagaId) {
+        let mut watchers = self.watchers();
+        // The one that leaves is still counted.
+        if watchers.get(&id).is_some_and(|watcher| watcher.receiver_count() <= 1) {
+            watchers.remove(&id);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! How a durable saga is started.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
+
+use super::super::definition::Saga;
+use super::super::drive::{Interpreter, Standing};
+use super::super::event::Event;
+use super::super::id::SagaId;
+use super::super::journal::{Created, DefinitionId, NewSaga};
+use super::super::record::BoxError;
+use super::core::Core;
+use super::flight::Flight;
+use super::handle::DurableSaga;
+use super::journaled::{Journaled, encode, entry};
+use super::registered::Registered;
+use super::{SagaData, SagaEngine};
+use crate::Key;
+use crate::storage::{StorageError, hash_parts};
+
+/// A saga was not started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// There is a saga of this key that was started with another context.
+    #[error("a saga `{saga}` of this key was started with another context")]
+    KeyConflict {
+        /// The name of the definition.
+        saga: String,
+    },
+    /// The engine does not drive this definition.
+    #[error("saga `{saga}` version {version} is not registered with this engine")]
+    NotRegistered {
+        /// The name of the definition.
+        saga: String,
+        /// Its version.
+        version: u32,
+    },
+    /// The context cannot be written as JSON, or not be read again.
+    #[error("the context of saga `{saga}` cannot be stored")]
+    Context {
+        /// The name of the definition.
+        saga: String,
+        /// What went wrong.
+        source: BoxError,
+    },
+    /// Too many sagas wait already.
+    #[error("{max_pending} sagas wait to be driven already")]
+    Full {
+        /// How many may.
+        max_pending: usize,
+    },
+    /// The engine is shutting down.
+    #[error("the engine is shutting down")]
+    ShuttingDown,
+    /// The journal failed. The saga may have been started or not: start it again with the same key.
+    #[error("the journal could not be written")]
+    Journal(#[from] StorageError),
+}
+
+/// A saga on its way into the journal.
+struct Beginning<C, D> {
+    core: Arc<Core>,
+    registered: Arc<Registered<C, D>>,
+    new: NewSaga,
+    standing: Standing<C>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// The id of the saga that there was before, if there was one.
+type Reply = oneshot::Sender<Result<Option<SagaId>, StartError>>;
+
+impl SagaEngine {
+    /// Starts a saga under a key of your business, once: where one of this key was started before, with the same context,
+    /// it gives that one. `await` the handle for the end, or drop it.
+    ///
+    /// Two contexts are the same if their JSON is, whatever the order of its fields.
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, the saga may have been started or not; if so, it goes on. Start it again with the same key.
+    pub async fn start<C, D>(&self, saga: &Saga<C, D>, key: &Key, context: C) -> Result<DurableSaga<C>, StartError>
+    where
+        C: SagaData,
+        D: Send + Sync + 'static,
+    {
+        let core = self.core();
+        if core.is_closing() {
+            return Err(StartError::ShuttingDown);
+        }
+        let registered = registered(core, saga)?;
+        let permit = core.permit();
+        if permit.is_none() && !core.queue() {
+            let max_pending = core.settings.max_pending;
+            return Err(StartError::Full { max_pending });
+        }
+        let beginning = Beginning::new(core, &registered, key, &context, permit).map_err(|source| {
+            let saga = saga.name().to_owned();
+            StartError::Context { saga, source }
+        })?;
+        let handle = |id, existed| {
+            let ends = Arc::<Registered<C, D>>::clone(&registered);
+            DurableSaga::new(Arc::clone(core), ends, id, existed)
+        };
+        // Made before the saga is, so that its end is not missed.
+        let started = handle(beginning.new.id, false);
+        let (reply, answer) = oneshot::channel();
+        // On a task of its own: who started it may leave.
+        tokio::spawn(beginning.begin(reply));
+        let existing = answer.await.map_err(|_| StartError::ShuttingDown)??;
+        Ok(existing.map_or(started, |id| handle(id, true)))
+    }
+}
+
+fn registered<C: SagaData, D: Send + Sync + 'static>(
+    core: &Core,
+    saga: &Saga<C, D>,
+) -> Result<Arc<Registered<C, D>>, StartError> {
+    let definition = DefinitionId {
+        name: saga.name().to_owned(),
+        version: saga.version(),
+        fingerprint: *saga.fingerprint().as_bytes(),
+    };
+    let found = core.registry.get(&definition).map(Arc::clone);
+    let found = found.and_then(|drive| drive.as_any().downcast::<Registered<C, D>>().ok());
+    found.ok_or_else(|| StartError::NotRegistered {
+        saga: definition.name,
+        version: definition.version,
+    })
+}
+
+impl<C: SagaData, D: Send + Sync + 'static> Beginning<C, D> {
+    fn new(
+        core: &Arc<Core>,
+        registered: &Arc<Registered<C, D>>,
+        key: &Key,
+        context: &C,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<Self, BoxError> {
+        let saga = &registered.saga;
+        let input = input(context)?;
+        let (bytes, context) = encode(context)?;
+        let mut standing = Standing::new(saga, context);
+        let mut entries = Vec::new();
+        let mut write = |event: &Event, context: Option<&Bytes>| {
+            standing.apply(saga, event, std::time::Duration::ZERO);
+            entries.push(entry(event, context));
+        };
+        write(&Event::Created, Some(&bytes));
+        if permit.is_some() {
+            // Its first step is started in the same breath.
+            let step = saga.code[0].name.as_ref().to_owned();
+            write(&Event::Started { step }, None);
+        }
+        let new = NewSaga {
+            id: SagaId::new(),
+            key: key.id(saga.name.as_str(), None),
+            input,
+            definition: registered.definition(),
+            deadline: saga.deadline,
+            lease: permit.as_ref().map(|_| (core.owner, core.settings.lease)),
+            entries,
+            can_turn: standing.state.may_unwind(&saga.plan),
+        };
+        Ok(Self {
+            core: Arc::clone(core),
+            registered: Arc::clone(registered),
+            new,
+            standing,
+            permit,
+        })
+    }
+
+    async fn begin(self, reply: Reply) {
+        let (core, saga) = (&self.core, Arc::clone(&self.registered.saga));
+        let sent = Instant::now();
+        let created = core.journal.create(&self.new).await;
+        if self.permit.is_none() && !matches!(created, Ok(Created::New)) {
+            core.unqueue();
+        }
+        let id = self.new.id;
+        match created {
+            Ok(Created::New) => {}
+            Ok(Created::Existing(head)) => {
+                let _ = reply.send(Ok(Some(head.id)));
+                return;
+            }
+            Ok(Created::Conflict) => {
+                let saga = saga.name.as_str().to_owned();
+                let _ = reply.send(Err(StartError::KeyConflict { saga }));
+                return;
+            }
+            Err(error) => {
+                let _ = reply.send(Err(StartError::Journal(error)));
+                return;
+            }
+        }
+        saga.emit(id, &Event::Created);
+        let Some(permit) = self.permit else {
+            core.hungry();
+            core.wake.notify_one();
+            let _ = reply.send(Ok(None));
+            return;
+        };
+        let step = saga.code[0].name.as_ref().to_owned();
+        saga.emit(id, &Event::Started { step });
+        let flight = Flight::new(id, 1, core.origin, sent, core.settings.lease);
+        let seat = core.seat(flight, permit, false);
+        let _ = reply.send(Ok(None));
+        let recorder = Journaled::new(&seat, 2);
+        let cancel = Arc::clone(&seat.flight.cancel);
+        let deadline = saga.deadline;
+        let interpreter = Interpreter::new(saga, id, self.standing, recorder, cancel).deadline(deadline);
+        let left = interpreter.go_on(0).await;
+        self.registered.landed(left, &seat).await;
+    }
+}
+
+/// A hash of a context: of its JSON with the fields in order.
+fn input<C: SagaData>(context: &C) -> Result<[u8; 32], BoxError> {
+    let mut value = serde_json::to_value(context)?;
+    value.sort_all_objects();
+    Ok(hash_parts(&[&serde_json::to_vec(&value)?]))
+}
