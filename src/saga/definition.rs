@@ -238,6 +238,15 @@ impl<C: Send + 'static, D: Send + Sync + 'static> SagaBuilder<C, D> {
         self
     }
 
+    /// The saga, if the step of this name is its pivot.
+    pub(crate) fn build_around(self, pivot: &str) -> Result<Saga<C, D>, ConfigError> {
+        let is_pivot = |step: &Step<C, D>| step.plan.kind == StepKind::Pivot && step.plan.name == pivot;
+        if !self.steps.iter().any(is_pivot) {
+            return Err(ConfigError::new(&self.name, "pivot", pivot, "one of the steps"));
+        }
+        self.build()
+    }
+
     /// The saga.
     ///
     /// # Errors

@@ -77,6 +77,16 @@ impl StepError {
     }
 }
 
+impl StepError {
+    /// What `?` says of an error that is boxed.
+    pub(crate) fn of_boxed(error: BoxError) -> Self {
+        match RejectedReason::find(&*error) {
+            Some(rejected) if !rejected.reached_inner() => Self::not_sent(error),
+            _ => Self::unknown(error),
+        }
+    }
+}
+
 impl<E: Error + Send + Sync + 'static> From<E> for StepError {
     fn from(error: E) -> Self {
         match RejectedReason::find(&error) {

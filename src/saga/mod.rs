@@ -17,6 +17,7 @@ mod plan;
 mod record;
 mod run;
 mod step;
+mod tower;
 
 pub use action::{Action, AsyncOnce, Reconcile};
 pub use cx::Cx;
@@ -33,3 +34,4 @@ pub use id::{InvalidSagaId, SagaId};
 pub use plan::{StepKind, WhenInterrupted, WhenUnknown};
 pub use run::SagaHandle;
 pub use step::{DEFAULT_ATTEMPTS, DEFAULT_KEY_VALID_FOR, DEFAULT_STEP_BACKOFF, DEFAULT_STEP_TIMEOUT, Step};
+pub use tower::{PivotCall, SagaLayer, SagaService, ServiceError, call_service, call_service_by};

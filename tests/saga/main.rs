@@ -10,3 +10,4 @@
 mod definition;
 mod engine;
 mod memory;
+mod tower;

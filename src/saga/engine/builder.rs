@@ -95,7 +95,7 @@ impl SagaEngineBuilder {
     ///
     /// # Errors
     ///
-    /// When nothing is registered, two definitions would drive the same sagas, or a setting is out of its range.
+    /// When two definitions would drive the same sagas, or a setting is out of its range.
     ///
     /// # Panics
     ///
@@ -117,9 +117,6 @@ impl SagaEngineBuilder {
         }
         if !(1..=tokio::sync::Semaphore::MAX_PERMITS).contains(&max_concurrent) {
             return wrong("max_concurrent", &max_concurrent, "at least 1");
-        }
-        if self.registered.is_empty() {
-            return wrong("registered", &0, "at least one definition");
         }
         let mut registry = BTreeMap::new();
         for (definition, drive) in self.registered {

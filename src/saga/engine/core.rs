@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -34,13 +34,14 @@ pub(crate) trait Drive: Send + Sync {
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
+pub(crate) type Registry = BTreeMap<DefinitionId, Arc<dyn Drive>>;
+
 pub(crate) struct Core {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) owner: OwnerId,
     pub(crate) settings: Settings,
     /// What can be driven, by each of the definitions that it fits.
-    pub(crate) registry: BTreeMap<DefinitionId, Arc<dyn Drive>>,
-    pub(crate) definitions: Vec<DefinitionId>,
+    registry: RwLock<Registry>,
     permits: Arc<Semaphore>,
     flights: Mutex<HashMap<SagaId, Arc<Flight>>>,
     /// The last flight has ended.
@@ -58,17 +59,12 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(
-        journal: Arc<dyn Journal>,
-        settings: Settings,
-        registry: BTreeMap<DefinitionId, Arc<dyn Drive>>,
-    ) -> Self {
+    pub(crate) fn new(journal: Arc<dyn Journal>, settings: Settings, registry: Registry) -> Self {
         Self {
             journal,
             owner: OwnerId(crate::random::unique()),
             settings,
-            definitions: registry.keys().cloned().collect(),
-            registry,
+            registry: RwLock::new(registry),
             permits: Arc::new(Semaphore::new(settings.max_concurrent)),
             flights: Mutex::default(),
             idle: Notify::new(),
@@ -79,6 +75,26 @@ impl Core {
             closing: AtomicBool::new(false),
             closed: Notify::new(),
             origin: Instant::now(),
+        }
+    }
+
+    /// What drives sagas of this definition.
+    pub(crate) fn registered(&self, definition: &DefinitionId) -> Option<Arc<dyn Drive>> {
+        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        registry.get(definition).map(Arc::clone)
+    }
+
+    /// Everything that can be driven here.
+    pub(crate) fn definitions(&self) -> Vec<DefinitionId> {
+        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        registry.keys().cloned().collect()
+    }
+
+    /// Drives what none drives yet.
+    pub(crate) fn register(&self, definitions: Vec<DefinitionId>, drive: &Arc<dyn Drive>) {
+        let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
+        for definition in definitions {
+            registry.entry(definition).or_insert_with(|| Arc::clone(drive));
         }
     }
 

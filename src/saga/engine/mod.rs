@@ -18,10 +18,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
+use super::definition::Saga;
 use super::id::SagaId;
 use super::journal::{CancelRequest, Counts, Journal};
 use crate::storage::StorageError;
 use core::Core;
+use registered::Registered;
 
 pub use builder::{
     DEFAULT_MAX_CONCURRENT, DEFAULT_MAX_PENDING, DEFAULT_MAX_RECOVERIES, DEFAULT_POLL_INTERVAL, SagaEngineBuilder,
@@ -92,6 +94,17 @@ impl SagaEngine {
         &self.0.0
     }
 
+    /// Drives sagas of this definition from now on, unless one of its name, version and steps is registered already.
+    ///
+    /// Better register with the [builder](SagaEngineBuilder::register), which refuses what does not fit together.
+    pub(crate) fn register<C: SagaData, D: Send + Sync + 'static>(&self, saga: &Saga<C, D>) {
+        let registered = Arc::new(Registered::new(Arc::clone(&saga.0)));
+        let definitions = registered.definitions();
+        let drive: Arc<dyn core::Drive> = registered;
+        self.core().register(definitions, &drive);
+        self.core().wake.notify_one();
+    }
+
     /// Asks a saga to turn back, wherever it is driven; see [`DurableSaga::cancel`].
     ///
     /// # Errors
@@ -113,7 +126,7 @@ impl SagaEngine {
     ///
     /// Those of the journal.
     pub async fn counts(&self) -> Result<Counts, StorageError> {
-        self.core().journal.count(&self.core().definitions).await
+        self.core().journal.count(&self.core().definitions()).await
     }
 
     /// Begins and claims nothing any more, gives the sagas under way so long to come to their ends, then stops those that

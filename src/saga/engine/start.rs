@@ -128,7 +128,7 @@ fn registered<C: SagaData, D: Send + Sync + 'static>(
         version: saga.version(),
         fingerprint: *saga.fingerprint().as_bytes(),
     };
-    let found = core.registry.get(&definition).map(Arc::clone);
+    let found = core.registered(&definition);
     let found = found.and_then(|drive| drive.as_any().downcast::<Registered<C, D>>().ok());
     found.ok_or_else(|| StartError::NotRegistered {
         saga: definition.name,

@@ -33,7 +33,7 @@ async fn claim(core: &Arc<Core>) -> bool {
     let query = ClaimQuery {
         owner: core.owner,
         lease: core.settings.lease,
-        definitions: core.definitions.clone(),
+        definitions: core.definitions(),
         limit: permits.len(),
         suspects: usize::from(core.suspects() == 0),
     };
@@ -56,7 +56,7 @@ async fn claim(core: &Arc<Core>) -> bool {
         core.sated();
     }
     for claimed in claimed {
-        let (Some(drive), Some(permit)) = (core.registry.get(&claimed.head.definition), permits.pop()) else {
+        let (Some(drive), Some(permit)) = (core.registered(&claimed.head.definition), permits.pop()) else {
             continue;
         };
         let head = &claimed.head;
@@ -76,7 +76,7 @@ async fn claim(core: &Arc<Core>) -> bool {
         }
         let flight = Flight::new(head.id, head.epoch, core.origin, sent, core.settings.lease);
         let seat = core.seat(flight, permit, head.is_suspect());
-        tokio::spawn(Arc::clone(drive).drive(claimed, seat));
+        tokio::spawn(drive.drive(claimed, seat));
     }
     full
 }
