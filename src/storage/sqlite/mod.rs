@@ -21,6 +21,7 @@ mod network;
 mod open;
 mod queue;
 mod savepoint;
+mod shift;
 #[cfg(test)]
 pub(crate) mod tests;
 mod writer;

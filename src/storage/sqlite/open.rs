@@ -49,6 +49,8 @@ fn settle(path: &Path, busy_timeout: Duration, relaxed: bool) -> Result<Connecti
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     // A schema that somebody else has written to is not to run functions.
     connection.pragma_update(None, "trusted_schema", false)?;
+    // From here on the writer waits by itself.
+    connection.busy_timeout(Duration::ZERO)?;
     Ok(connection)
 }
 

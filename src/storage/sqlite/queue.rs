@@ -73,15 +73,15 @@ impl Queue {
         Ok(())
     }
 
-    /// Blocks until a job waits, and says since when the oldest does. `None` when the queue is closed and empty.
-    pub(super) fn wait(&self) -> Option<Duration> {
+    /// Blocks until a job waits. `false` when the queue is closed and empty.
+    pub(super) fn wait(&self) -> bool {
         let mut lanes = self.lock();
         loop {
-            if let Some(since) = lanes.oldest() {
-                return Some(now().duration_since(since));
+            if lanes.len() > 0 {
+                return true;
             }
             if lanes.closed {
-                return None;
+                return false;
             }
             lanes.awaited = 1;
             lanes = self.arrived.wait(lanes).unwrap_or_else(PoisonError::into_inner);
@@ -157,15 +157,16 @@ impl Lanes {
     fn len(&self) -> usize {
         self.urgent.len() + self.normal.len()
     }
-
-    fn oldest(&self) -> Option<Instant> {
-        let fronts = [self.urgent.front(), self.normal.front()];
-        fronts.into_iter().flatten().map(|waiting| waiting.since).min()
-    }
 }
 
 /// The time outside: a file is busy by that, also where a test has paused tokio's.
 #[allow(clippy::disallowed_methods, reason = "it measures a wait of a real file")]
 pub(super) fn now() -> Instant {
     Instant::now()
+}
+
+/// The thread is the writer's own, and nobody else's work waits for it.
+#[allow(clippy::disallowed_methods, reason = "it blocks no worker of a runtime")]
+pub(super) fn pause(time: Duration) {
+    std::thread::sleep(time);
 }

@@ -1,5 +1,7 @@
 //! What the writer promises.
 
+mod turns;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};

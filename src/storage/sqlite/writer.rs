@@ -8,7 +8,9 @@ use rusqlite::Connection;
 use super::clock::Clock;
 use super::error::{Failure, is_busy};
 use super::job::{Job, Turn};
-use super::queue::{Queue, now};
+use super::queue::{Queue, now, pause};
+use super::shift::Shift;
+use crate::random::{self, Random};
 use crate::storage::StorageErrorKind;
 
 /// How many jobs share one commit: enough that its fsync is a small part of each, and few enough that the first does
@@ -19,8 +21,9 @@ const BATCH: usize = 256;
 /// the first to come back would be alone in the next commit, and the others wait for it.
 const GATHER: u32 = 8;
 
-/// The shortest time for which a file that is busy is tried.
-const MIN_WAIT: Duration = Duration::from_millis(1);
+/// Between two looks at a file that somebody else writes, at most: SQLite tells nobody that it is free. Its own handler
+/// soon looks every 100 ms only, and finds the file taken again by whoever writes without a pause.
+const LOOK: Duration = Duration::from_millis(1);
 
 pub(super) struct Writer {
     pub(super) connection: Connection,
@@ -33,10 +36,15 @@ impl Writer {
     /// Works until the queue is closed and empty.
     pub(super) fn run(self) {
         let _ended = Ended(&self.queue);
-        while let Some(waited) = self.queue.wait() {
-            match self.begin(waited) {
+        let mut random = Random::stream(random::seed(), 0);
+        let mut shift = Shift::new(now());
+        while self.queue.wait() {
+            pause(shift.rest(now()));
+            match self.statement("BEGIN IMMEDIATE") {
                 Ok(()) => {
+                    shift.begins(now());
                     let (count, took) = self.batch();
+                    shift.ends(now());
                     // Those who were answered come back with their next request, a moment after the first of them.
                     if count > 1 {
                         self.queue.gather(count, took / GATHER);
@@ -44,6 +52,9 @@ impl Writer {
                 }
                 Err(error) if is_busy(&error) => {
                     fail(self.queue.take_overdue(self.busy_timeout), &Failure::from(&error));
+                    shift.is_refused();
+                    // Two that wait do not look at the same time for ever.
+                    pause(LOOK.mul_f64(0.5 + random.unit() / 2.0));
                 }
                 Err(error) => {
                     let mut jobs = Vec::new();
@@ -52,13 +63,6 @@ impl Writer {
                 }
             }
         }
-    }
-
-    /// Begins a transaction that may write; where another process is at it, waits until the oldest job is overdue.
-    fn begin(&self, waited: Duration) -> rusqlite::Result<()> {
-        let left = self.busy_timeout.saturating_sub(waited).max(MIN_WAIT);
-        self.connection.busy_timeout(left)?;
-        self.statement("BEGIN IMMEDIATE")
     }
 
     /// Carries out every job that waits, commits, and sends the answers. How many they were, and how long the commit took.
