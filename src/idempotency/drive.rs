@@ -51,6 +51,8 @@ pub enum Source {
     Superseded,
     /// It was interrupted before, and the recover hook has found out what it did.
     Recovered,
+    /// It had run before, and the rebuild hook has made its value anew.
+    Rebuilt,
     /// It ran, and its outcome is not stored: whoever repeats it may have it run again.
     Unrecorded,
 }

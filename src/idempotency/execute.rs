@@ -8,7 +8,10 @@ use super::disposition::{Decide, Disposition};
 use super::drive::{Driven, Settlement, Source};
 use super::encoding::{Codec, Json};
 use super::fingerprint::Fingerprint;
-use super::policy::Idempotency;
+use super::hook::Hook;
+use super::policy::{Idempotency, Policy};
+use super::rebuild::Unreadable;
+use super::recover::{Interruption, Recovery};
 use crate::rejected::Idempotency as Why;
 use crate::{Key, KeyId, Rejected};
 
@@ -149,10 +152,37 @@ impl<D> Idempotency<D> {
         D: Decide<T, E>,
     {
         let executed = self.try_execute(id, fingerprint, codec, operation).await;
-        executed.map_err(|failed| match failed {
-            Failed::Refused(rejected) => rejected.into(),
-            Failed::Operation(error) => error,
-        })
+        executed.map_err(|failed| self.policy.error(failed))
+    }
+
+    /// The same, with hooks that are asked before a caller is refused for want of an outcome.
+    pub(crate) async fn execute_with_hooks<T, E, F, Fut, R, B>(
+        &self,
+        id: KeyId,
+        fingerprint: Fingerprint,
+        codec: &impl Codec<T>,
+        operation: F,
+        recover: R,
+        rebuild: B,
+    ) -> Result<Executed<T>, E>
+    where
+        E: From<Rejected>,
+        F: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        R: Hook<Interruption, Recovery<T>, E>,
+        B: Hook<Unreadable, T, E>,
+        D: Decide<T, E>,
+    {
+        let executed = self.try_execute_or_recover(id, fingerprint, codec, operation, recover);
+        match executed.await {
+            Err(Failed::Unreadable(found)) if B::ASKS => {
+                let attempt = found.attempt;
+                let value = rebuild.ask(found).await?;
+                let source = Source::Rebuilt;
+                Ok(Executed { value, source, attempt })
+            }
+            executed => executed.map_err(|failed| self.policy.error(failed)),
+        }
     }
 
     /// The same, with the policy's refusals apart from the operation's errors.
@@ -203,14 +233,14 @@ impl<D> Idempotency<D> {
                 outcome,
                 source,
                 attempt,
-            } => Ok(Executed {
-                value: policy
-                    .codec
-                    .decode_by(id, &outcome, |encoded| codec.decode(encoded))
-                    .map_err(|why| Failed::Refused(policy.reject(why)))?,
-                source,
-                attempt,
-            }),
+            } => {
+                let outcome = policy.codec.read(id, &outcome).ok();
+                let value = outcome.as_deref().and_then(|outcome| codec.decode(outcome).ok());
+                let Some(value) = value else {
+                    return Err(Failed::Unreadable(Unreadable { id, attempt, outcome }));
+                };
+                Ok(Executed { value, source, attempt })
+            }
         }
     }
 }
@@ -219,4 +249,17 @@ impl<D> Idempotency<D> {
 pub(crate) enum Failed<E> {
     Refused(Rejected),
     Operation(E),
+    /// There is an outcome, but it cannot be read.
+    Unreadable(Unreadable),
+}
+
+impl Policy {
+    /// What a caller hears who has no hook for it.
+    pub(crate) fn error<E: From<Rejected>>(&self, failed: Failed<E>) -> E {
+        match failed {
+            Failed::Refused(rejected) => rejected.into(),
+            Failed::Operation(error) => error,
+            Failed::Unreadable(_) => self.reject(Why::NotReplayable).into(),
+        }
+    }
 }

@@ -15,13 +15,16 @@ use super::attempt::Attempt;
 use super::disposition::Decide;
 use super::encoding::{Codec, Json};
 use super::fingerprint::Fingerprint;
+use super::hook::{Hook, NoHook};
 use super::policy::Idempotency;
+use super::rebuild::Unreadable;
+use super::recover::{Interruption, Recovery};
 use super::store::Resolved;
 use crate::poll::polled_after_completion;
 use crate::storage::StorageError;
 use crate::{Key, KeyId, Rejected};
 
-type Hook<Req> = dyn Fn(&mut Req, Attempt) + Send + Sync;
+type Before<Req> = dyn Fn(&mut Req, Attempt) + Send + Sync;
 
 impl<D> Idempotency<D> {
     /// A layer: each request runs once for the key and the fingerprint that `key_of` finds, and passes where it finds
@@ -63,7 +66,9 @@ impl<D> Idempotency<D> {
             policy: self.clone(),
             key_of,
             codec: Json,
-            hook: None,
+            before: None,
+            recover: NoHook,
+            rebuild: NoHook,
             request: PhantomData,
         }
     }
@@ -71,35 +76,62 @@ impl<D> Idempotency<D> {
 
 /// Runs requests once for their key; made by [`Idempotency::layer_by`].
 #[must_use]
-pub struct IdempotencyLayer<Req, F, D, C = Json> {
+pub struct IdempotencyLayer<Req, F, D, C = Json, R = NoHook, B = NoHook> {
     policy: Idempotency<D>,
     key_of: F,
     codec: C,
-    hook: Option<Arc<Hook<Req>>>,
+    before: Option<Arc<Before<Req>>>,
+    recover: R,
+    rebuild: B,
     request: PhantomData<fn(Req)>,
 }
 
-impl<Req, F, D, C> IdempotencyLayer<Req, F, D, C> {
-    /// Encodes responses by `codec`. Default: [`Json`].
-    pub fn codec<N>(self, codec: N) -> IdempotencyLayer<Req, F, D, N> {
+impl<Req, F, D, C, R, B> IdempotencyLayer<Req, F, D, C, R, B> {
+    fn with<C2, R2, B2>(self, set: impl FnOnce(C, R, B) -> (C2, R2, B2)) -> IdempotencyLayer<Req, F, D, C2, R2, B2> {
+        let (codec, recover, rebuild) = set(self.codec, self.recover, self.rebuild);
         IdempotencyLayer {
             policy: self.policy,
             key_of: self.key_of,
             codec,
-            hook: self.hook,
+            before: self.before,
+            recover,
+            rebuild,
             request: PhantomData,
         }
+    }
+
+    /// Encodes responses by `codec`. Default: [`Json`].
+    pub fn codec<N>(self, codec: N) -> IdempotencyLayer<Req, F, D, N, R, B> {
+        self.with(|_, recover, rebuild| (codec, recover, rebuild))
     }
 
     /// Runs `hook` on each request under a key just before the service is called: to hand it the [`Attempt`], or a key
     /// for a service behind it.
     pub fn before_attempt(mut self, hook: impl Fn(&mut Req, Attempt) + Send + Sync + 'static) -> Self {
-        self.hook = Some(Arc::new(hook));
+        self.before = Some(Arc::new(hook));
         self
     }
-}
 
-impl<Req, F, D, C> IdempotencyLayer<Req, F, D, C> {
+    /// Finds out what became of a request that was interrupted, before a caller hears that nobody knows: for at most
+    /// once, as in [`execute_or_recover`](Idempotency::execute_or_recover). An error of `hook` goes to its caller.
+    pub fn recover<N, Ask, T, E>(self, hook: N) -> IdempotencyLayer<Req, F, D, C, N, B>
+    where
+        N: Fn(Interruption) -> Ask,
+        Ask: Future<Output = Result<Recovery<T>, E>>,
+    {
+        self.with(|codec, _, rebuild| (codec, hook, rebuild))
+    }
+
+    /// Makes a response that was stored and cannot be read, before a caller hears that it cannot be replayed, as in
+    /// [`execute_or_rebuild`](Idempotency::execute_or_rebuild). An error of `hook` goes to its caller.
+    pub fn rebuild<N, Made, T, E>(self, hook: N) -> IdempotencyLayer<Req, F, D, C, R, N>
+    where
+        N: Fn(Unreadable) -> Made,
+        Made: Future<Output = Result<T, E>>,
+    {
+        self.with(|codec, recover, _| (codec, recover, hook))
+    }
+
     /// An interrupted operation was carried out, with this response: it is replayed from now on. The id is the one that
     /// [`list_interrupted`](Idempotency::list_interrupted) and the logs show.
     ///
@@ -119,8 +151,8 @@ impl<Req, F, D, C> IdempotencyLayer<Req, F, D, C> {
     }
 }
 
-impl<S, Req, F: Clone, D, C: Clone> Layer<S> for IdempotencyLayer<Req, F, D, C> {
-    type Service = IdempotencyService<S, Req, F, D, C>;
+impl<S, Req, F: Clone, D, C: Clone, R: Clone, B: Clone> Layer<S> for IdempotencyLayer<Req, F, D, C, R, B> {
+    type Service = IdempotencyService<S, Req, F, D, C, R, B>;
 
     fn layer(&self, inner: S) -> Self::Service {
         IdempotencyService {
@@ -131,12 +163,12 @@ impl<S, Req, F: Clone, D, C: Clone> Layer<S> for IdempotencyLayer<Req, F, D, C> 
 }
 
 /// A service under an [`IdempotencyLayer`].
-pub struct IdempotencyService<S, Req, F, D, C = Json> {
+pub struct IdempotencyService<S, Req, F, D, C = Json, R = NoHook, B = NoHook> {
     inner: S,
-    layer: IdempotencyLayer<Req, F, D, C>,
+    layer: IdempotencyLayer<Req, F, D, C, R, B>,
 }
 
-impl<S, Req, F, D, C> Service<Req> for IdempotencyService<S, Req, F, D, C>
+impl<S, Req, F, D, C, R, B> Service<Req> for IdempotencyService<S, Req, F, D, C, R, B>
 where
     S: Service<Req, Response: Send + 'static, Error: From<Rejected> + Send + 'static, Future: Send>
         + Clone
@@ -146,6 +178,8 @@ where
     F: Fn(&Req) -> Option<(Key, Fingerprint)>,
     D: Decide<S::Response, S::Error> + Send + Sync + 'static,
     C: Codec<S::Response> + Clone + Send + Sync + 'static,
+    R: Hook<Interruption, Recovery<S::Response>, S::Error, Answer: Send> + Clone + Send + 'static,
+    B: Hook<Unreadable, S::Response, S::Error, Answer: Send> + Clone + Send + 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -162,19 +196,25 @@ where
         let fresh = self.inner.clone();
         let mut readied = mem::replace(&mut self.inner, fresh);
         let IdempotencyLayer {
-            policy, codec, hook, ..
+            policy,
+            codec,
+            before,
+            recover,
+            rebuild,
+            ..
         } = &self.layer;
-        let (policy, codec, hook) = (policy.clone(), codec.clone(), hook.clone());
+        let (policy, codec, before) = (policy.clone(), codec.clone(), before.clone());
+        let (recover, rebuild) = (recover.clone(), rebuild.clone());
         let operation = move |attempt| {
-            if let Some(hook) = hook {
-                hook(&mut request, attempt);
+            if let Some(before) = before {
+                before(&mut request, attempt);
             }
             readied.call(request)
         };
         ResponseFuture(Way::Keyed(Box::pin(async move {
             let id = policy.id(&key);
-            let executed = policy.execute_by_id(id, fingerprint, &codec, operation).await?;
-            Ok(executed.value)
+            let executed = policy.execute_with_hooks(id, fingerprint, &codec, operation, recover, rebuild);
+            Ok(executed.await?.value)
         })))
     }
 }
@@ -212,19 +252,21 @@ where
     }
 }
 
-impl<Req, F: Clone, D, C: Clone> Clone for IdempotencyLayer<Req, F, D, C> {
+impl<Req, F: Clone, D, C: Clone, R: Clone, B: Clone> Clone for IdempotencyLayer<Req, F, D, C, R, B> {
     fn clone(&self) -> Self {
         Self {
             policy: self.policy.clone(),
             key_of: self.key_of.clone(),
             codec: self.codec.clone(),
-            hook: self.hook.clone(),
+            before: self.before.clone(),
+            recover: self.recover.clone(),
+            rebuild: self.rebuild.clone(),
             request: PhantomData,
         }
     }
 }
 
-impl<S: Clone, Req, F: Clone, D, C: Clone> Clone for IdempotencyService<S, Req, F, D, C> {
+impl<S: Clone, Req, F: Clone, D, C: Clone, R: Clone, B: Clone> Clone for IdempotencyService<S, Req, F, D, C, R, B> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
@@ -233,7 +275,7 @@ impl<S: Clone, Req, F: Clone, D, C: Clone> Clone for IdempotencyService<S, Req, 
     }
 }
 
-impl<Req, F, D, C> fmt::Debug for IdempotencyLayer<Req, F, D, C> {
+impl<Req, F, D, C, R, B> fmt::Debug for IdempotencyLayer<Req, F, D, C, R, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IdempotencyLayer")
             .field("policy", &self.policy)
@@ -241,7 +283,7 @@ impl<Req, F, D, C> fmt::Debug for IdempotencyLayer<Req, F, D, C> {
     }
 }
 
-impl<S: fmt::Debug, Req, F, D, C> fmt::Debug for IdempotencyService<S, Req, F, D, C> {
+impl<S: fmt::Debug, Req, F, D, C, R, B> fmt::Debug for IdempotencyService<S, Req, F, D, C, R, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IdempotencyService")
             .field("inner", &self.inner)

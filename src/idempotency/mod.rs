@@ -13,11 +13,13 @@ mod event;
 mod execute;
 mod fingerprint;
 mod flight;
+mod hook;
 mod layer;
 mod operator;
 mod policy;
 #[cfg(feature = "postgres")]
 mod postgres_tx;
+mod rebuild;
 mod record;
 mod recover;
 #[cfg(feature = "sqlite")]
@@ -38,10 +40,12 @@ pub use encoding::{Codec, Json};
 pub use event::{Event, EventKind};
 pub use execute::Executed;
 pub use fingerprint::{Fingerprint, FingerprintError};
+pub use hook::{Hook, NoHook};
 pub use layer::{IdempotencyLayer, IdempotencyService, ResponseFuture};
 pub use policy::Idempotency;
 #[cfg(feature = "http")]
 pub(crate) use policy::Policy;
+pub use rebuild::Unreadable;
 pub use recover::{Interruption, Recovery};
 pub use store::memory::{DEFAULT_MAX_RECORDS, MemoryStore};
 #[cfg(feature = "postgres")]

@@ -10,12 +10,13 @@ use super::calls::unavailable;
 use super::coalesce::{Lead, Seat, Word};
 use super::disposition::Decide;
 use super::drive::Source;
-use super::encoding::Json;
+use super::encoding::{Codec, Json};
 use super::event::EventKind;
 use super::execute::{Executed, Failed};
 use super::fingerprint::Fingerprint;
-use super::policy::Idempotency;
-use super::store::{Record, Resolution, Resolved, Store};
+use super::hook::{Hook, NoHook};
+use super::policy::{Idempotency, Policy};
+use super::store::{Inspected, Record, Resolution, Resolved, Store};
 use crate::clock::after;
 use crate::rejected::Idempotency as Why;
 use crate::storage::{StorageError, hash_parts};
@@ -46,6 +47,21 @@ impl Interruption {
     #[must_use]
     pub fn derived_key(&self, label: &str) -> String {
         derived_key(self.id, label)
+    }
+}
+
+impl Interruption {
+    /// Of what the store has found, if that is an interrupted operation.
+    fn of(id: KeyId, found: Option<Inspected>) -> Option<Self> {
+        let found = found.filter(|found| found.record.is_interrupted(found.now))?;
+        match found.record {
+            Record::InProgress { owner, checkpoint, .. } => Some(Self {
+                id,
+                attempt: owner.attempt,
+                checkpoint,
+            }),
+            Record::Completed { .. } | Record::Cancelled { .. } => None,
+        }
     }
 }
 
@@ -128,104 +144,112 @@ impl<D> Idempotency<D> {
         Ask: Future<Output = Result<Recovery<T>, E>>,
         D: Decide<T, E>,
     {
-        let id = self.id(key);
-        async move {
-            let mut operation = Some(operation);
-            let refused = match self
-                .try_execute(id, fingerprint, &Json, |attempt| run(operation.take(), attempt))
-                .await
-            {
-                Ok(executed) => return Ok(executed),
-                Err(Failed::Operation(error)) => return Err(error),
-                Err(Failed::Refused(rejected)) => rejected,
-            };
-            // One that has run here, and was refused its outcome, is not asked about: its lease may not be over.
-            let (RejectedKind::OutcomeUnknown, Some(operation)) = (refused.kind(), operation) else {
-                return Err(refused.into());
-            };
-            if let Some(lead) = self.lead_recovery(id, fingerprint).await {
-                match self.recover(id, lead, recover).await? {
-                    Recovery::Completed(executed) => return Ok(executed),
-                    Recovery::NotExecuted => {}
-                    Recovery::Unknown => return Err(refused.into()),
-                }
-            }
-            self.execute_by_id(id, fingerprint, &Json, operation).await
-        }
+        self.execute_with_hooks(self.id(key), fingerprint, &Json, operation, recover, NoHook)
     }
 
-    /// Waits for whoever asks already; `None` when it has asked, and the store knows what came of it.
-    async fn lead_recovery(&self, id: KeyId, fingerprint: Fingerprint) -> Option<Lead> {
-        let asking = KeyId::from_bytes(hash_parts(&[b"recovery", id.as_bytes()]));
-        let slots = &self.policy.slots;
-        match slots.enter(asking, fingerprint, false, self.policy.wait.max_waiters) {
-            Seat::Lead(lead) => Some(lead),
-            Seat::Alone | Seat::InProgress => None,
-            Seat::Wait(mut waiter) => {
-                let patience = self.policy.wait.max.max(self.policy.store_timeout);
-                match timeout_at(after(patience), waiter.word()).await {
-                    Ok(Word::Lead(lead)) => Some(lead),
-                    Ok(Word::Outcome { .. } | Word::Rejected(_) | Word::InProgress) | Err(_) => None,
-                }
-            }
-        }
-    }
-
-    async fn recover<T, E, G, Ask>(&self, id: KeyId, lead: Lead, recover: G) -> Result<Recovery<Executed<T>>, E>
+    /// Has an interrupted operation looked into, and runs it where it was not carried out.
+    pub(crate) async fn try_execute_or_recover<T, E, F, Fut, R>(
+        &self,
+        id: KeyId,
+        fingerprint: Fingerprint,
+        codec: &impl Codec<T>,
+        operation: F,
+        recover: R,
+    ) -> Result<Executed<T>, Failed<E>>
     where
-        T: Serialize + DeserializeOwned,
-        E: From<Rejected>,
-        G: FnOnce(Interruption) -> Ask,
-        Ask: Future<Output = Result<Recovery<T>, E>>,
+        F: FnOnce(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        R: Hook<Interruption, Recovery<T>, E>,
+        D: Decide<T, E>,
     {
-        let policy = &self.policy;
-        let unavailable = |error: StorageError| policy.reject(unavailable(&error));
-        let inspected = policy.one_call("inspect", id, policy.store.inspect(id)).await;
-        let interruption = match inspected.map_err(unavailable)? {
-            Some(found) if found.record.is_interrupted(found.now) => match found.record {
-                Record::InProgress { owner, checkpoint, .. } => Some(Interruption {
-                    id,
-                    attempt: owner.attempt,
-                    checkpoint,
-                }),
-                Record::Completed { .. } | Record::Cancelled { .. } => None,
-            },
-            _ => None,
+        let mut operation = Some(operation);
+        let executed = self.try_execute(id, fingerprint, codec, |attempt| run(operation.take(), attempt));
+        let refused = match executed.await {
+            Err(Failed::Refused(rejected)) if R::ASKS => rejected,
+            executed => return executed,
         };
-        let Some(interruption) = interruption else {
+        // One that has run here, and was refused its outcome, is not asked about: its lease may not be over.
+        let (RejectedKind::OutcomeUnknown, Some(operation)) = (refused.kind(), operation) else {
+            return Err(Failed::Refused(refused));
+        };
+        let Policy { codec: framed, .. } = &*self.policy;
+        let encode = |value: &T| framed.encode_by(id, |frame| codec.encode(value, frame));
+        let found = self.policy.find_out(id, fingerprint, recover, encode).await?;
+        match found {
+            Recovery::Completed((value, attempt)) => Ok(Executed {
+                value,
+                source: Source::Recovered,
+                attempt,
+            }),
+            Recovery::NotExecuted => self.try_execute(id, fingerprint, codec, operation).await,
+            Recovery::Unknown => Err(Failed::Refused(refused)),
+        }
+    }
+}
+
+impl Policy {
+    /// Asks what an interrupted attempt did, and has the store know it. After [`Recovery::NotExecuted`] the store is to be
+    /// asked again: it may as well be that somebody else has found out.
+    pub(crate) async fn find_out<V, E>(
+        &self,
+        id: KeyId,
+        fingerprint: Fingerprint,
+        recover: impl Hook<Interruption, Recovery<V>, E>,
+        encode: impl FnOnce(&V) -> Result<Bytes, Why>,
+    ) -> Result<Recovery<(V, u32)>, Failed<E>> {
+        let Some(lead) = self.lead_recovery(id, fingerprint).await else {
+            return Ok(Recovery::NotExecuted);
+        };
+        let refused = |why| Failed::Refused(self.reject(why));
+        let unavailable = |error: StorageError| refused(unavailable(&error));
+        let inspected = self.one_call("inspect", id, self.store.inspect(id)).await;
+        let Some(interruption) = Interruption::of(id, inspected.map_err(unavailable)?) else {
             // Somebody has resolved it meanwhile: the store says how.
             return Ok(Recovery::NotExecuted);
         };
         let attempt = interruption.attempt;
-        let (resolution, value) = match recover(interruption).await? {
+        let (resolution, value) = match recover.ask(interruption).await.map_err(Failed::Operation)? {
             Recovery::Unknown => {
                 lead.rejected(Why::OutcomeUnknown { attempt });
                 return Ok(Recovery::Unknown);
             }
             Recovery::NotExecuted => (Resolution::NotExecuted, None),
             Recovery::Completed(value) => {
-                let outcome = policy.codec.encode(id, &value).map_err(|why| policy.reject(why))?;
-                let retention = policy.retention;
+                let outcome = encode(&value).map_err(refused)?;
+                let retention = self.retention;
                 (Resolution::Completed { outcome, retention }, Some(value))
             }
         };
-        let resolved = policy
-            .one_call("resolve", id, policy.store.resolve(id, &resolution))
-            .await;
+        let resolved = self.one_call("resolve", id, self.store.resolve(id, &resolution)).await;
         let resolved = resolved.map_err(unavailable)?;
         lead.rejected(Why::OutcomeUnknown { attempt });
         match (resolved, value) {
             (Resolved::Resolved, Some(value)) => {
-                policy.emit(id, EventKind::Stored { attempt });
-                let source = Source::Recovered;
-                Ok(Recovery::Completed(Executed { value, source, attempt }))
+                self.emit(id, EventKind::Stored { attempt });
+                Ok(Recovery::Completed((value, attempt)))
             }
             (Resolved::Resolved, None) => {
-                policy.emit(id, EventKind::Released);
+                self.emit(id, EventKind::Released);
                 Ok(Recovery::NotExecuted)
             }
             // Somebody else was first: the store says with what.
             (Resolved::NotInterrupted, _) => Ok(Recovery::NotExecuted),
+        }
+    }
+
+    /// Waits for whoever asks already; `None` when it has asked, and the store knows what came of it.
+    async fn lead_recovery(&self, id: KeyId, fingerprint: Fingerprint) -> Option<Lead> {
+        let asking = KeyId::from_bytes(hash_parts(&[b"recovery", id.as_bytes()]));
+        match self.slots.enter(asking, fingerprint, false, self.wait.max_waiters) {
+            Seat::Lead(lead) => Some(lead),
+            Seat::Alone | Seat::InProgress => None,
+            Seat::Wait(mut waiter) => {
+                let patience = self.wait.max.max(self.store_timeout);
+                match timeout_at(after(patience), waiter.word()).await {
+                    Ok(Word::Lead(lead)) => Some(lead),
+                    Ok(Word::Outcome { .. } | Word::Rejected(_) | Word::InProgress) | Err(_) => None,
+                }
+            }
         }
     }
 }

@@ -399,7 +399,7 @@ async fn a_request_without_a_json_form_is_refused_before_anything_is_claimed() {
 }
 
 /// Adds its key to every byte, and says which key it was.
-struct Shift(u8);
+pub(crate) struct Shift(pub(crate) u8);
 
 impl Sealer for Shift {
     fn seal(&self, _: KeyId, outcome: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {

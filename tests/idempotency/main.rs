@@ -27,6 +27,7 @@ mod leases;
 mod outage;
 mod postgres;
 mod postgres_tx;
+mod rebuild;
 mod recovery;
 mod redis;
 mod shared;

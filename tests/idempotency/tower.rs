@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use steadfast::idempotency::store::Status;
-use steadfast::idempotency::{Attempt, Codec, Disposition, Fingerprint, Idempotency, IdempotencyBuilder, MemoryStore};
+use steadfast::idempotency::{
+    Attempt, Codec, Disposition, Fingerprint, Idempotency, IdempotencyBuilder, Interruption, MemoryStore, Recovery,
+    Unreadable,
+};
 use steadfast::{Key, Rejected, RejectedKind};
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -182,6 +185,49 @@ async fn responses_are_encoded_as_one_likes() {
     let json = policy.layer_by(key_of).layer(backend.service_for());
     assert_eq!(kind(json.oneshot(("a", 10)).await), RejectedKind::NotReplayable);
     assert_eq!(backend.started(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_of_the_layer_finds_out_what_an_interrupted_request_did() {
+    for (answer, response, runs) in [
+        (Recovery::Completed(7), Some(7), 1),
+        (Recovery::NotExecuted, Some(2), 2),
+        (Recovery::Unknown, None, 1),
+    ] {
+        let backend = Backend::new([down(), ok(2)]);
+        let policy = at_most_once().build().unwrap();
+        let layer = policy.layer_by(key_of).codec(Short);
+        let layer = layer.recover(move |interrupted: Interruption| async move {
+            assert_eq!(interrupted.attempt(), 1);
+            Ok::<_, Failure>(answer)
+        });
+        let service = layer.layer(backend.service_for());
+        assert!(matches!(service.clone().oneshot(("a", 10)).await, Err(Failure::Down)));
+        for _ in 0..2 {
+            let found = service.clone().oneshot(("a", 10)).await;
+            match response {
+                Some(response) => assert_eq!(found.unwrap(), response, "{answer:?}"),
+                None => assert_eq!(kind(found), RejectedKind::OutcomeUnknown),
+            }
+        }
+        assert_eq!(backend.started(), runs, "{answer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_of_the_layer_makes_a_response_that_cannot_be_read() {
+    let backend = Backend::new([ok(513)]);
+    let policy = at_least_once().build().unwrap();
+    let short = policy.layer_by(key_of).codec(Short).layer(backend.service_for());
+    short.oneshot(("a", 10)).await.unwrap();
+    let layer = policy.layer_by(key_of).rebuild(|found: Unreadable| async move {
+        let stored = found.outcome().ok_or(Failure::Down)?;
+        Short.decode(stored).map_err(|_| Failure::Down)
+    });
+    let json = layer.layer(backend.service_for());
+    assert_eq!(json.clone().oneshot(("a", 10)).await.unwrap(), 513);
+    assert_eq!(kind(json.oneshot(("a", 99)).await), RejectedKind::KeyMismatch);
+    assert_eq!(backend.started(), 1);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! The layer, and its settings.
 
 use std::borrow::Cow;
-use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::future::ready;
@@ -17,11 +16,12 @@ use tower_service::Service;
 
 use super::body::ResponseBody;
 use super::future::{ResponseFuture, perform};
+use super::once::encode_whole;
 use super::problem::DEFAULT_PROBLEM_TYPES;
 use super::rules::Rules;
-use super::stored::Head;
+use super::tombstone::Tombstone;
 use crate::idempotency::store::Resolved;
-use crate::idempotency::{Disposition, Fingerprint, Idempotency};
+use crate::idempotency::{Disposition, Fingerprint, Idempotency, Interruption, Recovery};
 use crate::storage::StorageError;
 use crate::{Key, KeyId};
 
@@ -48,6 +48,8 @@ where
             request_limit: DEFAULT_REQUEST_LIMIT,
             fingerprint: None,
             classify: None,
+            recover: None,
+            rebuild: None,
             store_server_errors: false,
             problem_types: Cow::Borrowed(DEFAULT_PROBLEM_TYPES),
         }),
@@ -95,6 +97,29 @@ impl IdempotencyLayer {
         self.with(|rules| rules.classify = Some(Arc::new(classify)))
     }
 
+    /// Finds out what became of a request that was interrupted, before a client hears that nobody knows: for at most once.
+    ///
+    /// The response that it has found is stored, and replayed from now on. Of several requests in this process one asks,
+    /// and the others hear what came of it.
+    pub fn recover<Ask>(self, hook: impl Fn(Interruption) -> Ask + Send + Sync + 'static) -> Self
+    where
+        Ask: Future<Output = Recovery<Response<Bytes>>> + Send + 'static,
+    {
+        self.with(|rules| rules.recover = Some(Arc::new(move |interruption| Box::pin(hook(interruption)))))
+    }
+
+    /// Makes a response whose replay was not stored, before a client hears so; `None` leaves it at that.
+    ///
+    /// The handler is not called again. What `hook` makes is marked as a replay, and not stored: each repetition has it
+    /// made, so it should read and not act. A handler that is to have it found keeps its result under
+    /// [`Attempt::derived_key`](crate::idempotency::Attempt::derived_key), which the [`Tombstone`] has as well.
+    pub fn rebuild<Made>(self, hook: impl Fn(Tombstone) -> Made + Send + Sync + 'static) -> Self
+    where
+        Made: Future<Output = Option<Response<Bytes>>> + Send + 'static,
+    {
+        self.with(|rules| rules.rebuild = Some(Arc::new(move |tombstone| Box::pin(hook(tombstone)))))
+    }
+
     /// Stores and replays responses of 500 and above. Default: they interrupt.
     pub fn store_server_errors(self) -> Self {
         self.with(|rules| rules.store_server_errors = true)
@@ -115,14 +140,8 @@ impl IdempotencyLayer {
     /// Those of the store; [`Refused`](crate::storage::StorageErrorKind::Refused) when the response is too large or cannot
     /// be encrypted.
     pub async fn resolve_completed(&self, id: KeyId, response: Response<Bytes>) -> Result<Resolved, StorageError> {
-        let policy = &self.rules.policy;
-        let head = Head::of(response.status(), response.headers());
-        let body = [response.into_body()].into();
-        let outcome = policy.codec.encode_by(id, |outcome| {
-            head.write_with(&body, None, outcome);
-            Ok::<_, Infallible>(())
-        });
-        policy.resolve_completed(id, outcome).await
+        let outcome = encode_whole(&self.rules, id, &response);
+        self.rules.policy.resolve_completed(id, outcome).await
     }
 }
 

@@ -6,14 +6,17 @@ mod future;
 mod gate;
 mod key;
 pub(super) mod layer;
+mod once;
 mod problem;
 mod rules;
 mod stored;
+mod tombstone;
 
 pub use body::ResponseBody;
 pub use future::ResponseFuture;
 pub use layer::{DEFAULT_REQUEST_LIMIT, IdempotencyLayer, IdempotencyService};
 pub use problem::DEFAULT_PROBLEM_TYPES;
+pub use tombstone::Tombstone;
 
 /// An extension of a response: its body is to reach the client while it is made.
 ///

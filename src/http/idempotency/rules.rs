@@ -2,22 +2,28 @@
 
 use std::borrow::Cow;
 use std::error::Error;
+use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, StatusCode, request, response};
+use http::{HeaderValue, Method, Response, StatusCode, request, response};
 
 use super::super::not_executed::NotExecuted;
 use super::problem::Problem;
-use super::{Streaming, fingerprint, key};
+use super::{Streaming, Tombstone, fingerprint, key};
 use crate::Key;
 use crate::idempotency::store::Mode;
-use crate::idempotency::{Disposition, Fingerprint, Policy};
+use crate::idempotency::{Disposition, Fingerprint, Interruption, Policy, Recovery};
 use crate::rejected::Reason;
 
 type Scope = dyn Fn(&request::Parts, &[u8]) -> Option<Key> + Send + Sync;
 type Select = dyn Fn(&request::Parts, &[u8]) -> Fingerprint + Send + Sync;
 type Classify = dyn Fn(&response::Parts) -> Option<Disposition> + Send + Sync;
+type Recover = dyn Fn(Interruption) -> Asked<Recovery<Response<Bytes>>> + Send + Sync;
+type Rebuild = dyn Fn(Tombstone) -> Asked<Option<Response<Bytes>>> + Send + Sync;
+/// The answer of a hook, to come.
+type Asked<A> = Pin<Box<dyn Future<Output = A> + Send>>;
 
 /// What frameworks answer before the handler runs: nothing was done.
 const BEFORE_THE_HANDLER: [StatusCode; 11] = [
@@ -51,6 +57,8 @@ pub(super) struct Rules {
     pub(super) request_limit: usize,
     pub(super) fingerprint: Option<Arc<Select>>,
     pub(super) classify: Option<Arc<Classify>>,
+    pub(super) recover: Option<Arc<Recover>>,
+    pub(super) rebuild: Option<Arc<Rebuild>>,
     pub(super) store_server_errors: bool,
     pub(super) problem_types: Cow<'static, str>,
 }

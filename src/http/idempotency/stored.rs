@@ -124,19 +124,21 @@ impl Stored {
         Some(Self { status, headers, body })
     }
 
-    /// The response, marked as a replay; `None` for a tombstone.
-    pub(super) fn replay<B: Body>(self) -> Option<Response<ResponseBody<B>>> {
-        let (body, trailers) = self.body?;
+    /// The response, marked as a replay; itself for a tombstone.
+    pub(super) fn replay<B: Body>(self) -> Result<Response<ResponseBody<B>>, Self> {
+        let Some((body, trailers)) = self.body else {
+            return Err(self);
+        };
         let mut response = Response::new(ResponseBody::whole(body, trailers));
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;
         mark_replayed(response.headers_mut());
-        Some(response)
+        Ok(response)
     }
 }
 
 /// Says in `headers` that this response was given before.
-fn mark_replayed(headers: &mut HeaderMap) {
+pub(super) fn mark_replayed(headers: &mut HeaderMap) {
     // Without room for it the response is as good without.
     let _ = headers.try_insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
 }
@@ -249,8 +251,8 @@ mod tests {
         assert_eq!(outcome, published);
         let stored = Stored::read(Bytes::from(outcome)).unwrap();
         assert_eq!(stored.headers.len(), 1);
-        let replay: Option<Replay> = stored.replay();
-        assert!(replay.is_none());
+        let replay: Result<Replay, _> = stored.replay();
+        assert!(replay.is_err());
         assert_eq!(
             tombstone(&Head::without_headers(StatusCode::OK)),
             b"\x01\x00\x00\xC8\0\0\0\0\0\0\0\0"
@@ -274,7 +276,7 @@ mod tests {
             ("content-type", b"text/plain"),
         ]);
         let outcome = whole(&Head::of(StatusCode::OK, &fields), &chunks(&[]), None);
-        let replay: Replay = Stored::read(Bytes::from(outcome)).unwrap().replay().unwrap();
+        let replay: Replay = Stored::read(Bytes::from(outcome)).unwrap().replay().ok().unwrap();
         let expected = headers(&[("content-type", b"text/plain"), ("idempotent-replayed", b"true")]);
         assert_eq!(replay.headers(), &expected);
     }

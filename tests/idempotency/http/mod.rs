@@ -3,6 +3,7 @@
 mod bodies;
 mod client;
 mod disconnects;
+mod hooks;
 mod keys;
 mod replays;
 mod secrets;
