@@ -13,11 +13,12 @@ use super::drive::RETRY_AFTER;
 use super::event::EventKind;
 use super::fingerprint::Fingerprint;
 use super::policy::{Idempotency, Policy};
-use super::store::sqlite::{MIGRATIONS, claim, clamped, stored, transition};
+use super::store::sqlite::{MIGRATIONS, claim, clamped, transition};
 use super::store::{Claim, ClaimId, Claimed, Completed, Owner, Record};
 use crate::random::unique;
 use crate::rejected::Idempotency as Why;
 use crate::storage::StorageError;
+use crate::storage::sqlite::value::stored;
 use crate::storage::sqlite::{Clock, Fault, Savepoint, check};
 use crate::{Key, KeyId, Rejected};
 

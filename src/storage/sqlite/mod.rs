@@ -24,6 +24,7 @@ mod savepoint;
 mod shift;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod value;
 mod writer;
 
 pub use builder::{DEFAULT_BUSY_TIMEOUT, SqliteStorageBuilder};

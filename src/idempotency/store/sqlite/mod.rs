@@ -19,10 +19,10 @@ use super::super::record::{
 };
 use super::{Durability, Inspected, Store};
 use crate::KeyId;
+use crate::storage::sqlite::value::stored;
 use crate::storage::sqlite::{Fault, Terms, Turn, check};
 use crate::storage::{Migration, SqliteStorage, StorageError};
 
-pub(crate) use row::stored;
 pub(crate) use schema::MIGRATIONS;
 
 /// How many expired records are removed at a time; between two times others have their turn.
