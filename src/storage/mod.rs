@@ -1,5 +1,6 @@
 //! What durable patterns share: keys, leases, and the databases that keep their state.
 
+mod durability;
 mod error;
 pub(crate) mod key;
 pub(crate) mod lease;
@@ -9,6 +10,7 @@ pub(crate) mod postgres;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 
+pub use durability::Durability;
 pub use error::{StorageError, StorageErrorKind};
 #[cfg(feature = "idempotency")]
 pub(crate) use key::Secret;

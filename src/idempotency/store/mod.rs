@@ -21,6 +21,7 @@ pub use super::record::{
     Cancellation, Claim, ClaimId, Claimed, Completed, Ended, Forgotten, Interrupted, Mode, Outcome, Owner, Record,
     Renewed, Resolution, Resolved, Step, Write,
 };
+pub use crate::storage::Durability;
 pub use shared::SharedStore;
 
 /// Keeps the records of keys: bytes only, each call one atomic transition of one record.
@@ -107,17 +108,6 @@ pub trait Store: Send + Sync + 'static {
     {
         SharedStore::wrap(self)
     }
-}
-
-/// What a store can lose of what it has acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Durability {
-    /// Nothing, as long as its disk lasts.
-    Durable,
-    /// What was written last, in a crash or a failover.
-    Relaxed,
-    /// Everything, with the process.
-    Volatile,
 }
 
 /// A record, and the time at which the store read it.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::KeyId;
 use crate::saga::id::SagaId;
-use crate::storage::{StorageError, StorageErrorKind};
+use crate::storage::{Durability, StorageError, StorageErrorKind};
 
 /// How many sagas a [`MemoryJournal`] keeps by default.
 pub const DEFAULT_MAX_SAGAS: usize = 100_000;
@@ -310,6 +310,10 @@ impl Journal for MemoryJournal {
             }
             Ok(pruned)
         })
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Volatile
     }
 }
 

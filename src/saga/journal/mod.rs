@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::id::SagaId;
 use crate::KeyId;
-use crate::storage::StorageError;
+use crate::storage::{Durability, StorageError};
 
 pub use memory::{DEFAULT_MAX_SAGAS, MemoryJournal};
 pub use types::{
@@ -80,4 +80,7 @@ pub trait Journal: fmt::Debug + Send + Sync + 'static {
     /// Clears away what is over, and says of how many sagas: [`Head::events_are_over`] and [`Head::is_over`]. It keeps
     /// nobody else waiting for long.
     fn prune(&self, prune: Prune) -> JournalFuture<'_, u64>;
+
+    /// What the journal can lose.
+    fn durability(&self) -> Durability;
 }

@@ -7,7 +7,7 @@ use std::thread;
 
 use tokio::sync::oneshot;
 
-use super::super::{Migration, StorageError, StorageErrorKind};
+use super::super::{Durability, Migration, StorageError, StorageErrorKind};
 use super::builder::SqliteStorageBuilder;
 use super::clock::Clock;
 use super::error::Fault;
@@ -71,6 +71,15 @@ impl SqliteStorage {
     #[must_use]
     pub fn is_relaxed(&self) -> bool {
         self.0.relaxed
+    }
+
+    /// The same as a store or a journal in the file says it.
+    pub(crate) fn durability(&self) -> Durability {
+        if self.is_relaxed() {
+            Durability::Relaxed
+        } else {
+            Durability::Durable
+        }
     }
 
     pub(super) async fn start(settings: SqliteStorageBuilder) -> Result<Self, StorageError> {

@@ -290,10 +290,6 @@ impl Store for SqliteStore {
     }
 
     fn durability(&self) -> Durability {
-        if self.storage.is_relaxed() {
-            Durability::Relaxed
-        } else {
-            Durability::Durable
-        }
+        self.storage.durability()
     }
 }
