@@ -5,6 +5,8 @@
 
 mod head;
 mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod types;
 
 use std::fmt;
@@ -16,6 +18,8 @@ use crate::KeyId;
 use crate::storage::{Durability, StorageError};
 
 pub use memory::{DEFAULT_MAX_SAGAS, MemoryJournal};
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteJournal;
 pub use types::{
     Append, Appended, CancelRequest, ClaimQuery, Claimed, ClaimedOne, Counts, Created, DefinitionId, Entry, Head, Hold,
     ListQuery, Loaded, NewSaga, OwnerId, Prune, Renewal, SUSPECT_AFTER, SagaStatus, StoredEntry,
