@@ -7,6 +7,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod conformance;
 mod definition;
 mod engine;
 mod memory;

@@ -128,6 +128,10 @@ impl Journal for MemoryJournal {
             if let Some(existing) = sagas.by_key.get(&new.key).and_then(|id| sagas.by_id.get(id)) {
                 return Ok(existing.head.meets(new));
             }
+            if sagas.by_id.contains_key(&new.id) {
+                let taken = "there is a saga of this id, with another key";
+                return Err(StorageError::new(StorageErrorKind::Refused, taken));
+            }
             if sagas.by_id.len() >= max_sagas {
                 let full = format!("the journal is full: it has {max_sagas} sagas; prune it, or give it more room");
                 return Err(StorageError::new(StorageErrorKind::Full, full));

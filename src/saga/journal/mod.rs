@@ -40,7 +40,8 @@ pub type JournalFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StorageErr
 ///
 /// A call whose future is dropped may have been carried out or not.
 pub trait Journal: fmt::Debug + Send + Sync + 'static {
-    /// Writes a new saga: [`Head::of`], or [`Head::meets`] where there is one of its key.
+    /// Writes a new saga: [`Head::of`], or [`Head::meets`] where there is one of its key. An id that another key has is an
+    /// error, and not one that may pass.
     fn create<'a>(&'a self, new: &'a NewSaga) -> JournalFuture<'a, Created>;
 
     /// Writes events and the head after them: [`Head::append`]. Where that gives nothing, the stored events are compared:

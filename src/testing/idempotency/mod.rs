@@ -3,5 +3,6 @@
 mod conformance;
 mod faulty;
 
+pub use super::fault::Fault;
 pub use conformance::conformance;
-pub use faulty::{Call, Fault, Faulty};
+pub use faulty::{Call, Faulty};

@@ -1,6 +1,5 @@
 //! What the cases share: the handles, fresh names, and how they say what is wrong.
 
-use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,64 +8,12 @@ use crate::KeyId;
 use crate::idempotency::Fingerprint;
 use crate::idempotency::store::{Claim, ClaimId, Claimed, Completed, Inspected, Mode, Owner, SharedStore, Store};
 use crate::random::unique;
-use crate::storage::StorageError;
+pub(super) use crate::testing::check::{Broken, Check, ensure, same};
 
 const HANDLES: usize = 8;
 /// Longer than any run of the suite.
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 pub(super) const KEPT: Mode = Mode::AtLeastOnce { retention: HOUR };
-
-/// What was expected, and what came instead.
-pub(super) struct Broken(String);
-
-pub(super) type Check = Result<(), Broken>;
-
-impl Broken {
-    pub(super) fn text(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl From<StorageError> for Broken {
-    fn from(error: StorageError) -> Self {
-        let mut text = format!("the store failed as {:?}: {error}", error.kind());
-        let mut source = std::error::Error::source(&error);
-        while let Some(error) = source {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            source = error.source();
-        }
-        Self(text)
-    }
-}
-
-impl From<tokio::task::JoinError> for Broken {
-    fn from(error: tokio::task::JoinError) -> Self {
-        Self(format!("the store panicked: {error}"))
-    }
-}
-
-impl From<String> for Broken {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-pub(super) fn same<T: PartialEq + fmt::Debug>(what: &str, got: &T, expected: &T) -> Check {
-    ensure(got == expected, || {
-        format!("{what}: expected {expected:?}, got {got:?}")
-    })
-}
-
-pub(super) fn ensure(holds: bool, broken: impl FnOnce() -> String) -> Check {
-    if holds { Ok(()) } else { Err(Broken(broken())) }
-}
 
 /// Several handles on one store.
 pub(super) struct Bench {
@@ -121,7 +68,7 @@ impl Bench {
     /// The record, which has to be there.
     pub(super) async fn record(&self, id: KeyId) -> Result<Inspected, Broken> {
         let inspected = self.store.inspect(id).await?;
-        inspected.ok_or_else(|| Broken("inspecting a live record: expected one, got none".to_owned()))
+        inspected.ok_or_else(|| Broken::from("inspecting a live record: expected one, got none".to_owned()))
     }
 }
 

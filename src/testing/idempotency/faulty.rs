@@ -1,25 +1,38 @@
 //! A store that fails on demand.
 
-mod plan;
-
 use std::fmt;
-use std::future::pending;
 use std::ops::RangeBounds;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::sleep;
 
 use crate::KeyId;
 use crate::idempotency::store::{
     Cancellation, Claim, Claimed, Completed, Durability, Ended, Forgotten, Inspected, Owner, Renewed, Resolution,
     Resolved, Store,
 };
-use crate::random::Random;
-use crate::storage::{StorageError, StorageErrorKind};
-pub use plan::{Call, Fault};
-use plan::{Chance, Injected, State};
+use crate::storage::StorageError;
+use crate::testing::fault::{Fault, Plan, befall};
+
+/// A call of a [`Store`], by the name of its method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each is named after its method")]
+pub enum Call {
+    Claim,
+    Complete,
+    Renew,
+    Release,
+    Interrupt,
+    Cancel,
+    Resolve,
+    Forget,
+    Inspect,
+    ListInterrupted,
+    CountInterrupted,
+    Purge,
+}
 
 /// Wraps a store, counts its calls, and has them fail as it was told to.
 ///
@@ -46,7 +59,7 @@ use plan::{Chance, Injected, State};
 /// ```
 pub struct Faulty<S> {
     store: Arc<S>,
-    state: Arc<Mutex<State>>,
+    plan: Arc<Mutex<Plan<Call>>>,
 }
 
 impl<S: Store> Faulty<S> {
@@ -55,48 +68,37 @@ impl<S: Store> Faulty<S> {
     pub fn new(store: S) -> Self {
         Self {
             store: Arc::new(store),
-            state: Arc::default(),
+            plan: Arc::default(),
         }
     }
 
     /// Has the calls of these numbers go wrong; the first of each kind is 1, and `..` is every call. What is injected
     /// later counts more.
     pub fn inject(&self, call: Call, numbers: impl RangeBounds<u64>, fault: Fault) {
-        self.state().plan.push(Injected {
-            call,
-            from: numbers.start_bound().cloned(),
-            to: numbers.end_bound().cloned(),
-            fault,
-        });
+        self.plan().inject(call, &numbers, fault);
     }
 
     /// Has every call go wrong with this probability, in one of these ways; the same for the same seed and the same
     /// order of calls.
     pub fn inject_at_random(&self, seed: u64, probability: f64, faults: impl Into<Vec<Fault>>) {
-        self.state().random = Some(Chance {
-            random: Random::stream(seed, 0),
-            probability,
-            faults: faults.into(),
-        });
+        self.plan().inject_at_random(seed, probability, faults.into());
     }
 
     /// Nothing goes wrong from now on. The counts stay.
     pub fn heal(&self) {
-        let mut state = self.state();
-        state.plan.clear();
-        state.random = None;
+        self.plan().heal();
     }
 
     /// How many calls there were, those that went wrong among them.
     #[must_use]
     pub fn calls(&self, call: Call) -> u64 {
-        self.state().calls.get(&call).copied().unwrap_or(0)
+        self.plan().calls(call)
     }
 
     /// How many calls of any kind there were.
     #[must_use]
     pub fn all_calls(&self) -> u64 {
-        self.state().calls.values().sum()
+        self.plan().all_calls()
     }
 
     /// The store inside.
@@ -105,8 +107,8 @@ impl<S: Store> Faulty<S> {
         &self.store
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn plan(&self) -> MutexGuard<'_, Plan<Call>> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn call<A, F, Fut>(&self, call: Call, carry_out: F) -> Answer<A>
@@ -115,46 +117,12 @@ impl<S: Store> Faulty<S> {
         F: FnOnce(Arc<S>) -> Fut,
         Fut: Future<Output = Answer<A>> + Send + 'static,
     {
-        let fault = self.state().next(call);
-        let carry_out = carry_out(Arc::clone(&self.store));
-        match fault {
-            None => carry_out.await,
-            Some(Fault::RequestLost) => Err(lost("the request was lost")),
-            Some(Fault::ReplyLost) => {
-                carry_out.await?;
-                Err(lost("the reply was lost"))
-            }
-            Some(Fault::Refused(kind)) => Err(StorageError::new(kind, "the store was told to refuse")),
-            Some(Fault::RequestDelayed(delay)) => {
-                sleep(delay).await;
-                carry_out.await
-            }
-            Some(Fault::RequestLate(delay)) => {
-                tokio::spawn(async move {
-                    sleep(delay).await;
-                    carry_out.await
-                });
-                Err(lost("the request is late"))
-            }
-            Some(Fault::ReplyDelayed(delay)) => {
-                let answer = carry_out.await;
-                sleep(delay).await;
-                answer
-            }
-            Some(Fault::RequestHangs) => pending().await,
-            Some(Fault::ReplyHangs) => {
-                carry_out.await?;
-                pending().await
-            }
-        }
+        let fault = self.plan().next(call);
+        befall(fault, carry_out(Arc::clone(&self.store))).await
     }
 }
 
 type Answer<A> = Result<A, StorageError>;
-
-fn lost(what: &'static str) -> StorageError {
-    StorageError::new(StorageErrorKind::Unavailable, what)
-}
 
 impl<S: Store> Store for Faulty<S> {
     async fn claim(&self, id: KeyId, claim: &Claim) -> Answer<Claimed> {
@@ -246,7 +214,7 @@ impl<S> Clone for Faulty<S> {
     fn clone(&self) -> Self {
         Self {
             store: Arc::clone(&self.store),
-            state: Arc::clone(&self.state),
+            plan: Arc::clone(&self.plan),
         }
     }
 }

@@ -1,0 +1,26 @@
+//! The conformance suite over every journal; those that need a server are in files of their own.
+
+use steadfast::saga::journal::MemoryJournal;
+use steadfast::testing::saga::{Faulty, conformance};
+
+fn passed(journal: &str, cases: usize) {
+    println!("figure: conformance cases of journals, {journal}: {cases}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_memory_journal_conforms() {
+    let journal = MemoryJournal::new();
+    passed("memory", conformance(|| async { journal.clone() }).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_memory_journal_conforms_on_several_threads() {
+    let journal = MemoryJournal::new();
+    passed("memory, threads", conformance(|| async { journal.clone() }).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrapped_journal_conforms() {
+    let journal = Faulty::new(MemoryJournal::new());
+    passed("wrapped", conformance(|| async { journal.clone() }).await);
+}
