@@ -14,12 +14,12 @@ use super::drive::RETRY_AFTER;
 use super::event::EventKind;
 use super::fingerprint::Fingerprint;
 use super::policy::{Idempotency, Policy};
-use super::store::postgres::row::{claimed, microseconds, transaction_id};
+use super::store::postgres::row::{claimed, transaction_id};
 use super::store::postgres::{MAX_ROUNDS, bytes, retention, sql};
 use super::store::{Claim, ClaimId, Claimed, Owner};
 use crate::random::unique;
 use crate::rejected::Idempotency as Why;
-use crate::storage::postgres::{Param, describe, is_lock_timeout};
+use crate::storage::postgres::{Param, describe, is_lock_timeout, microseconds};
 use crate::storage::{StorageError, StorageErrorKind};
 use crate::{Key, KeyId, Rejected};
 

@@ -6,8 +6,10 @@
 mod error;
 mod handle;
 mod migrate;
+mod settings;
 
 pub(crate) use error::{describe, is_lock_timeout, was_lock_timeout};
 pub(crate) use handle::Param;
 pub use handle::PostgresStorage;
 pub(crate) use migrate::script;
+pub(crate) use settings::{BOUNDED, DURABLE, MICROSECOND, SETTINGS, microseconds};

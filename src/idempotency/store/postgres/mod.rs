@@ -14,9 +14,8 @@ use super::super::record::{
 };
 use super::{Durability, Inspected, Store};
 use crate::KeyId;
-use crate::storage::postgres::{Param, script, was_lock_timeout};
+use crate::storage::postgres::{Param, microseconds, script, was_lock_timeout};
 use crate::storage::{Migration, PostgresStorage, StorageError, StorageErrorKind};
-use row::microseconds;
 
 const MIGRATIONS: &[Migration] = &[Migration::new("idempotency", 1, include_str!("schema_1.sql"))];
 

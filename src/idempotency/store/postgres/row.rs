@@ -16,14 +16,6 @@ const IN_PROGRESS: i16 = 1;
 const COMPLETED: i16 = 2;
 const CANCELLED: i16 = 3;
 
-/// Longer ones end here: a hundred years.
-const MAX_INTERVAL: i64 = 100 * 365 * 24 * 3600 * 1_000_000;
-
-/// As the statements take it.
-pub(in crate::idempotency) fn microseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).map_or(MAX_INTERVAL, |microseconds| microseconds.min(MAX_INTERVAL))
-}
-
 /// `None` for a row of NULLs: no answer, to be asked again.
 pub(in crate::idempotency) fn claimed(row: &Row, claim: &Claim) -> Result<Option<Claimed>, StorageError> {
     let attempt = || attempt(get(row, 3)?);

@@ -16,17 +16,9 @@
 
 use std::sync::LazyLock;
 
+use crate::storage::postgres::{BOUNDED, DURABLE, MICROSECOND, SETTINGS};
+
 pub(in crate::idempotency) type Sql = LazyLock<String>;
-
-/// Makes the commit durable whatever the default is. A setting of `remote_apply` promises more, and stays.
-const DURABLE: &str = "set_config('synchronous_commit', CASE current_setting('synchronous_commit')
-    WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)";
-/// Bounds the wait for a row that somebody's open transaction holds.
-const BOUNDED: &str = "set_config('lock_timeout', CASE current_setting('lock_timeout')
-    WHEN '0' THEN '2s' ELSE current_setting('lock_timeout') END, true)";
-
-/// Both, before the rest of the statement. They end with the transaction, which the statement is.
-static SETTINGS: Sql = LazyLock::new(|| format!("settings AS MATERIALIZED (SELECT {DURABLE}, {BOUNDED})"));
 
 /// In a transaction of the user's. The bound lasts for this statement, which puts it back in the end; where the user has
 /// set one, that is it. How durable the commit is, is for the user to say: the effect and the record last or are lost
@@ -40,7 +32,6 @@ const SETTINGS_IN_TX: &str = "before AS MATERIALIZED (
 const LIVE: &str = "(r.expires_at IS NULL OR r.expires_at > statement_timestamp())";
 const LEASE_OVER: &str = "r.lease_until <= statement_timestamp()";
 const LEASE_LEFT: &str = "(extract(epoch FROM r.lease_until - statement_timestamp()) * 1000000)::bigint";
-const MICROSECOND: &str = "interval '1 microsecond'";
 /// The claim `$2` has the record.
 const HELD: &str = "(r.state = 1 AND r.claim_id = $2)";
 
