@@ -5,6 +5,8 @@
 
 mod head;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod types;
@@ -18,6 +20,8 @@ use crate::KeyId;
 use crate::storage::{Durability, StorageError};
 
 pub use memory::{DEFAULT_MAX_SAGAS, MemoryJournal};
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresJournal;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteJournal;
 pub use types::{
