@@ -11,4 +11,7 @@ mod conformance;
 mod definition;
 mod engine;
 mod memory;
+mod postgres;
+#[path = "../idempotency/support/mod.rs"]
+mod support;
 mod tower;

@@ -196,6 +196,10 @@ impl<J: Journal> Journal for Faulty<J> {
     fn prune(&self, prune: Prune) -> JournalFuture<'_, u64> {
         self.call(Call::Prune, move |journal| async move { journal.prune(prune).await })
     }
+
+    fn durability(&self) -> Durability {
+        self.journal.durability()
+    }
 }
 
 impl<J> Clone for Faulty<J> {

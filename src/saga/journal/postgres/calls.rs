@@ -13,7 +13,7 @@ use super::{Definitions, PostgresJournal, columns, count, row, signed, sql};
 use crate::KeyId;
 use crate::saga::id::SagaId;
 use crate::storage::postgres::{Param, microseconds};
-use crate::storage::{StorageError, StorageErrorKind};
+use crate::storage::{Durability, StorageError, StorageErrorKind};
 
 /// How often what others got in between of is tried again: each time one of them got through, so few are ever needed.
 const MAX_ROUNDS: usize = 16;
@@ -247,6 +247,10 @@ impl Journal for PostgresJournal {
             }
             Ok(pruned)
         })
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Durable
     }
 }
 
