@@ -11,6 +11,7 @@ use crate::saga::journal::{
     Append, Appended, CancelRequest, ClaimQuery, Claimed, ClaimedOne, Counts, Created, DefinitionId, Head, Journal,
     JournalFuture, ListQuery, Loaded, NewSaga, OwnerId, Prune, Renewal,
 };
+use crate::storage::Durability;
 use crate::testing::fault::{Fault, Plan, befall};
 
 /// A call of a [`Journal`], by the name of its method.
