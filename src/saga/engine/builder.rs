@@ -72,7 +72,7 @@ impl SagaEngineBuilder {
         self
     }
 
-    /// How many sagas are driven here at a time. At least 1. Default: 64.
+    /// How many sagas are driven here at a time. With 0, the engine only starts sagas, and others drive them. Default: 64.
     pub fn max_concurrent(mut self, max: usize) -> Self {
         self.settings.max_concurrent = max;
         self
@@ -115,8 +115,9 @@ impl SagaEngineBuilder {
         if !(Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&poll_interval) {
             return wrong("poll_interval", &poll_interval, "from 1 ms to 1 h");
         }
-        if !(1..=tokio::sync::Semaphore::MAX_PERMITS).contains(&max_concurrent) {
-            return wrong("max_concurrent", &max_concurrent, "at least 1");
+        let most = tokio::sync::Semaphore::MAX_PERMITS;
+        if max_concurrent > most {
+            return wrong("max_concurrent", &max_concurrent, &format!("at most {most}"));
         }
         let mut registry = BTreeMap::new();
         for (definition, drive) in self.registered {

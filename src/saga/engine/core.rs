@@ -141,6 +141,10 @@ impl Core {
 
     /// Takes a place among those that wait for a permit, unless there are too many.
     pub(crate) fn queue(&self) -> bool {
+        if self.settings.max_concurrent == 0 {
+            // They wait for others, and nobody here hears when they have been claimed.
+            return true;
+        }
         let max = self.settings.max_pending;
         let more = |pending: usize| (pending < max).then_some(pending + 1);
         let queued = self.pending.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
