@@ -131,7 +131,7 @@ impl Core {
             core: Arc::clone(self),
             flight,
             suspect,
-            _permit: permit,
+            permit: Some(permit),
         }
     }
 
@@ -204,7 +204,7 @@ pub(crate) struct Seat {
     pub(crate) core: Arc<Core>,
     pub(crate) flight: Arc<Flight>,
     suspect: bool,
-    _permit: OwnedSemaphorePermit,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Seat {
@@ -224,8 +224,9 @@ impl Drop for Seat {
         self.core
             .suspects
             .fetch_sub(usize::from(self.suspect), Ordering::Relaxed);
+        // Before the worker is woken, which is to find it.
+        drop(self.permit.take());
         if self.core.hungry.load(Ordering::Relaxed) {
-            // The permit is given back right after this: the worker looks again at its next interval at the latest.
             self.core.wake.notify_one();
         }
     }

@@ -78,7 +78,7 @@ impl<C: SagaData, D: Send + Sync + 'static> Registered<C, D> {
 
     async fn claimed(self: Arc<Self>, claimed: Claimed, seat: Seat) {
         let Ok(loaded) = load(&seat).await else {
-            return self.landed(Left::Lost(Lost::Lease), &seat).await;
+            return self.landed(Left::Lost(Lost::Lease), seat).await;
         };
         if loaded.head.epoch != seat.flight.epoch {
             return;
@@ -103,7 +103,7 @@ impl<C: SagaData, D: Send + Sync + 'static> Registered<C, D> {
         let interpreter = Interpreter::new(Arc::clone(&self.saga), seat.flight.id, standing, recorder, cancel);
         let waited = if claimed.parked { Waited::Next } else { Waited::No };
         let left = interpreter.deadline(claimed.deadline_in).waited(waited).run().await;
-        self.landed(left, &seat).await;
+        self.landed(left, seat).await;
     }
 
     /// Lays a saga to rest that cannot be driven.
@@ -130,10 +130,12 @@ impl<C: SagaData, D: Send + Sync + 'static> Registered<C, D> {
     }
 
     /// What is to be done when a saga is not driven here any more.
-    pub(crate) async fn landed(&self, left: Left<C>, seat: &Seat) {
+    pub(crate) async fn landed(&self, left: Left<C>, seat: Seat) {
         let id = seat.flight.id;
         match left {
             Left::Ended(result) => {
+                // Whoever hears of the end may start another at once, and is to find the place free.
+                drop(seat);
                 if let Some(watcher) = self.watchers().remove(&id) {
                     watcher.send_replace(Some(result));
                 }

@@ -219,7 +219,7 @@ impl<C: SagaData, D: Send + Sync + 'static> Beginning<C, D> {
         let deadline = saga.deadline;
         let interpreter = Interpreter::new(saga, id, self.standing, recorder, cancel).deadline(deadline);
         let left = interpreter.go_on(0).await;
-        self.registered.landed(left, &seat).await;
+        self.registered.landed(left, seat).await;
     }
 }
 
