@@ -143,7 +143,7 @@
 //! | `sqlite`, `sqlite-bundled` | no | durable state in SQLite files: of the system's SQLite, or of one compiled in | `rusqlite`, a C compiler |
 //! | `postgres` | no | durable state in PostgreSQL | `tokio-postgres`, `deadpool-postgres` |
 //! | `redis` | no | idempotency on Redis | `redis` |
-//! | `saga` | no | the module of that name, in memory | `serde` |
+//! | `saga` | no | the module of that name | what `idempotency` costs |
 //! | `testing` | no | the conformance suite for stores, and a store that fails on demand | nothing; for tests |
 //! | `reqwest-0_12`, `reqwest-0_13` | no | `http` knows that client's types | that client, without its features |
 //! | `serde` | no | configurations from a file: `RetryConfig`, `CircuitBreakerConfig`, `BulkheadConfig`, `TimeoutConfig` | `serde` with its derive, `humantime` |
