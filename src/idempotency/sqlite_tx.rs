@@ -32,6 +32,10 @@ impl<D> Idempotency<D> {
     /// Begin the transaction as [`Immediate`](rusqlite::TransactionBehavior::Immediate). One that has read before it
     /// writes cannot write any more once somebody else has, and no wait cures that.
     ///
+    /// A connection of yours waits for the file by itself. The store's writer leaves it for about a millisecond twenty times a
+    /// second when it has work without a pause, and SQLite's own `busy_timeout` looks every 100 ms only: under such load it
+    /// may well end without a turn. Look each millisecond instead, as the example does.
+    ///
     /// An `Err` of `work`, and a panic, undo what it has done; the key is free again. The transaction itself goes on, and
     /// is the caller's to commit: an outcome is replayed to others once that is done. What was committed by `work`
     /// itself, which it should not do, counts as interrupted.
@@ -39,6 +43,8 @@ impl<D> Idempotency<D> {
     /// # Examples
     ///
     /// ```
+    /// use std::time::Duration;
+    ///
     /// use steadfast::idempotency::{Idempotency, SqliteStore};
     /// use steadfast::storage::rusqlite::{self, Connection, TransactionBehavior};
     /// use steadfast::{Key, Rejected};
@@ -60,6 +66,11 @@ impl<D> Idempotency<D> {
     /// let bookings = Idempotency::at_most_once(store).namespace("bookings").build()?;
     ///
     /// let mut connection = Connection::open(&path)?;
+    /// // for 5 s or so
+    /// connection.busy_handler(Some(|looks| {
+    ///     std::thread::sleep(Duration::from_millis(1));
+    ///     looks < 5_000
+    /// }))?;
     /// connection.execute("CREATE TABLE booking (seat TEXT)", [])?;
     /// for _ in 0..2 {
     ///     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -21,8 +21,9 @@ pub(super) const ENDED: &str = "SQLite's writer has ended";
 /// A SQLite file, and the thread that writes it. A clone is the same file and thread.
 ///
 /// One per file and process is best: two of them take turns, and share no commit. Other processes on the same machine
-/// may use the file too. The file has to be on a local file system. When the last clone is dropped, the thread carries
-/// out what it was asked for and ends.
+/// may use the file too: a writer that waits for it looks each millisecond, and one that has work without a pause leaves
+/// it for a moment twenty times a second, or more often where others wait. The file has to be on a local file system.
+/// When the last clone is dropped, the thread carries out what it was asked for and ends.
 ///
 /// # Examples
 ///

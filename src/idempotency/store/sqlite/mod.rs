@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::Connection;
-use tokio::time::sleep;
 
 use super::super::record::{
     Cancellation, Claim, Claimed, Completed, Ended, Forgotten, Mode, Owner, Record, Renewed, Resolution, Resolved, Step,
@@ -27,8 +26,6 @@ pub(crate) use schema::MIGRATIONS;
 
 /// How many expired records are removed at a time; between two times others have their turn.
 const PURGE: usize = 128;
-/// Between two batches: SQLite wakes nobody who waits for the file, so whoever does has to find it free when it looks.
-const BREATH: Duration = Duration::from_millis(5);
 
 /// Keeps records in a SQLite file: durable, for one machine.
 ///
@@ -281,10 +278,9 @@ impl Store for SqliteStore {
                 })
                 .await?;
             removed += gone;
-            if gone < batch || removed == limit {
+            if gone < batch {
                 break;
             }
-            sleep(BREATH).await;
         }
         Ok(u64::try_from(removed).unwrap_or(u64::MAX))
     }
