@@ -16,7 +16,7 @@ use ::redis::aio::ConnectionManager;
 use bytes::Bytes;
 use futures::future::join_all;
 use steadfast::KeyId;
-use steadfast::idempotency::store::{Claim, ClaimId, Claimed, Mode, Store};
+use steadfast::idempotency::store::{Claim, ClaimId, Claimed, Face, Mode, Origin, Store};
 use steadfast::idempotency::{Fingerprint, PostgresStore, RedisStore, SqliteStore};
 use steadfast::storage::PostgresStorage;
 use steadfast::storage::deadpool_postgres::{Manager, Pool};
@@ -152,6 +152,7 @@ fn request(n: u64) -> (KeyId, Claim) {
         fingerprint: Fingerprint::of_parts(&[b"request"]),
         mode: Mode::AtLeastOnce { retention: HOUR },
         lease: HOUR,
+        origin: Origin::new(Face::Call, "bench"),
     };
     (KeyId::from_bytes(bytes), claim)
 }

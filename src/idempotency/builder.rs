@@ -10,7 +10,7 @@ use super::codec::{Codec, Sealer};
 use super::disposition::{DecideFn, Disposition};
 use super::event::{Event, Listener};
 use super::flight::Flights;
-use super::policy::{Idempotency, Policy};
+use super::policy::{Idempotency, Origins, Policy};
 use super::store::{Durability, Mode, SharedStore, Store};
 use crate::rejected::Name;
 use crate::storage::Secret;
@@ -316,6 +316,7 @@ impl Settings {
             store: self.store,
             mode,
             name,
+            origins: Origins::new(&self.namespace),
             namespace: self.namespace,
             secret,
             lease: self.lease,

@@ -25,8 +25,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::attempt::Held;
 use super::calls::Pauses;
+use super::drive::Keyed;
 use super::event::EventKind;
-use super::fingerprint::Fingerprint;
 use super::flight::Flight;
 use super::policy::Policy;
 use super::store::shared::StoreCall;
@@ -65,7 +65,8 @@ enum State {
 }
 
 impl Claiming {
-    pub(crate) fn new(policy: &Arc<Policy>, id: KeyId, fingerprint: Fingerprint) -> Self {
+    pub(crate) fn new(policy: &Arc<Policy>, keyed: Keyed) -> Self {
+        let Keyed { id, fingerprint, face } = keyed;
         Self {
             policy: Arc::clone(policy),
             id,
@@ -74,6 +75,7 @@ impl Claiming {
                 fingerprint,
                 mode: policy.mode,
                 lease: policy.lease,
+                origin: policy.origins.of(face),
             },
             state: State::Settled,
             runtime: Handle::try_current().ok(),
@@ -91,7 +93,7 @@ impl Claiming {
         let mut maybe_claimed = false;
         loop {
             let sent = Instant::now();
-            self.state = State::Asking(Some(policy.store.start_claim(self.id, self.claim)));
+            self.state = State::Asking(Some(policy.store.start_claim(self.id, self.claim.clone())));
             let answered = poll_fn(|cx| self.poll_answer(cx));
             match policy.one_call("claim", id, answered).await {
                 Ok(claimed) => {

@@ -29,7 +29,7 @@ use super::coalesce::{Lead, Seat, Word};
 use super::event::EventKind;
 use super::fingerprint::Fingerprint;
 use super::policy::Policy;
-use super::store::{Claimed, Completed, Record, Store};
+use super::store::{Claimed, Completed, Face, Record, Store};
 use crate::clock::after;
 use crate::rejected::Idempotency as Why;
 use crate::storage::StorageErrorKind;
@@ -55,6 +55,22 @@ pub enum Source {
     Rebuilt,
     /// It ran, and its outcome is not stored: whoever repeats it may have it run again.
     Unrecorded,
+}
+
+/// What a call is about: the key, the request, and the face that it came by.
+#[derive(Clone, Copy)]
+pub(crate) struct Keyed {
+    pub(crate) id: KeyId,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) face: Face,
+}
+
+impl Keyed {
+    /// By a plain call.
+    pub(crate) fn by_call(id: KeyId, fingerprint: Fingerprint) -> Self {
+        let face = Face::Call;
+        Self { id, fingerprint, face }
+    }
 }
 
 /// What becomes of the record.
@@ -143,8 +159,7 @@ impl Policy {
     /// operation after.
     pub(crate) async fn drive<R, F, Fut, S>(
         self: &Arc<Self>,
-        id: KeyId,
-        fingerprint: Fingerprint,
+        keyed: Keyed,
         operation: F,
         settle: S,
     ) -> Result<Driven<R>, Rejected>
@@ -153,6 +168,7 @@ impl Policy {
         Fut: Future<Output = R>,
         S: FnOnce(&R) -> Settlement,
     {
+        let Keyed { id, fingerprint, .. } = keyed;
         if Inside::contains(self, id) {
             return Err(self.refuse(id, in_progress(RETRY_AFTER)));
         }
@@ -185,7 +201,7 @@ impl Policy {
             policy: self,
             id,
             line: Line { lead, held: None },
-            claiming: Claiming::new(self, id, fingerprint),
+            claiming: Claiming::new(self, keyed),
         };
         let claimed = leading.claim((!brief).then_some(deadline)).await?;
         match claimed {

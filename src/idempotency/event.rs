@@ -52,6 +52,8 @@ pub enum EventKind<'a> {
     },
     /// The key was closed before.
     Refused,
+    /// Somebody has said that what was resolved before has another outcome: that is replayed from now on.
+    Corrected,
     /// Nothing had happened: the key is free again.
     Released,
     /// The operation failed, panicked or was dropped, and may have had its effect.
@@ -96,6 +98,7 @@ impl EventKind<'_> {
             Self::Mismatch => "mismatch",
             Self::OutcomeUnknown { .. } => "outcome_unknown",
             Self::Refused => "refused",
+            Self::Corrected => "corrected",
             Self::Released => "released",
             Self::Interrupted { .. } => "interrupted",
             Self::LeaseLost => "lease_lost",
@@ -119,7 +122,7 @@ impl Policy {
             EventKind::Replayed | EventKind::InProgress | EventKind::Released => {
                 tracing::debug!(target: "steadfast::idempotency", policy, %id, event);
             }
-            EventKind::Mismatch | EventKind::Refused => {
+            EventKind::Mismatch | EventKind::Refused | EventKind::Corrected => {
                 tracing::info!(target: "steadfast::idempotency", policy, %id, event);
             }
             EventKind::OutcomeUnknown { attempt } | EventKind::Interrupted { attempt } => {

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 
 use super::attempt::Attempt;
 use super::disposition::{Decide, Disposition};
-use super::drive::{Driven, Settlement, Source};
+use super::drive::{Driven, Keyed, Settlement, Source};
 use super::encoding::{Codec, Json};
 use super::fingerprint::Fingerprint;
 use super::hook::Hook;
@@ -13,7 +13,7 @@ use super::policy::{Idempotency, Policy};
 use super::rebuild::Unreadable;
 use super::recover::{Interruption, Recovery};
 use crate::rejected::Idempotency as Why;
-use crate::{Key, KeyId, Rejected};
+use crate::{Key, Rejected};
 
 /// A value, and where it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,9 @@ impl<D> Idempotency<D> {
         let fingerprint = Fingerprint::of(request);
         async move {
             let fingerprint = fingerprint.map_err(|_| self.policy.reject(Why::NoFingerprint))?;
-            let executed = self.execute_by_id(id, fingerprint, &Json, |_| operation()).await?;
+            let executed = self
+                .execute_by_id(Keyed::by_call(id, fingerprint), &Json, |_| operation())
+                .await?;
             Ok(executed.value)
         }
     }
@@ -134,14 +136,13 @@ impl<D> Idempotency<D> {
         Fut: Future<Output = Result<T, E>>,
         D: Decide<T, E>,
     {
-        self.execute_by_id(self.id(key), fingerprint, &Json, operation)
+        self.execute_by_id(Keyed::by_call(self.id(key), fingerprint), &Json, operation)
     }
 
     /// What both faces do.
     pub(crate) async fn execute_by_id<T, E, F, Fut>(
         &self,
-        id: KeyId,
-        fingerprint: Fingerprint,
+        keyed: Keyed,
         codec: &impl Codec<T>,
         operation: F,
     ) -> Result<Executed<T>, E>
@@ -151,15 +152,14 @@ impl<D> Idempotency<D> {
         Fut: Future<Output = Result<T, E>>,
         D: Decide<T, E>,
     {
-        let executed = self.try_execute(id, fingerprint, codec, operation).await;
+        let executed = self.try_execute(keyed, codec, operation).await;
         executed.map_err(|failed| self.policy.error(failed))
     }
 
     /// The same, with hooks that are asked before a caller is refused for want of an outcome.
     pub(crate) async fn execute_with_hooks<T, E, F, Fut, R, B>(
         &self,
-        id: KeyId,
-        fingerprint: Fingerprint,
+        keyed: Keyed,
         codec: &impl Codec<T>,
         operation: F,
         recover: R,
@@ -173,7 +173,7 @@ impl<D> Idempotency<D> {
         B: Hook<Unreadable, T, E>,
         D: Decide<T, E>,
     {
-        let executed = self.try_execute_or_recover(id, fingerprint, codec, operation, recover);
+        let executed = self.try_execute_or_recover(keyed, codec, operation, recover);
         match executed.await {
             Err(Failed::Unreadable(found)) if B::ASKS => {
                 let attempt = found.attempt;
@@ -188,8 +188,7 @@ impl<D> Idempotency<D> {
     /// The same, with the policy's refusals apart from the operation's errors.
     pub(crate) async fn try_execute<T, E, F, Fut>(
         &self,
-        id: KeyId,
-        fingerprint: Fingerprint,
+        keyed: Keyed,
         codec: &impl Codec<T>,
         operation: F,
     ) -> Result<Executed<T>, Failed<E>>
@@ -198,7 +197,7 @@ impl<D> Idempotency<D> {
         Fut: Future<Output = Result<T, E>>,
         D: Decide<T, E>,
     {
-        let policy = &self.policy;
+        let (policy, id) = (&self.policy, keyed.id);
         let mut not_storable = None;
         let settle = |result: &Result<T, E>| {
             let retention = match self.decide.decide(result.as_ref()) {
@@ -219,7 +218,7 @@ impl<D> Idempotency<D> {
                 }
             }
         };
-        let driven = policy.drive(id, fingerprint, operation, settle).await;
+        let driven = policy.drive(keyed, operation, settle).await;
         if let Some(why) = not_storable {
             return Err(Failed::Refused(policy.reject(why)));
         }

@@ -7,20 +7,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::attempt::Attempt;
 use super::disposition::Decide;
+use super::drive::Keyed;
 use super::encoding::{Codec, Json};
 use super::fingerprint::Fingerprint;
 use super::hook::{Hook, NoHook};
 use super::policy::Idempotency;
 use super::rebuild::Unreadable;
 use super::recover::{Interruption, Recovery};
-use super::store::Resolved;
+use super::store::{Face, Resolved};
 use crate::poll::polled_after_completion;
+use crate::rejected::Idempotency as Why;
 use crate::storage::StorageError;
 use crate::{Key, KeyId, Rejected};
 
@@ -143,11 +146,31 @@ impl<Req, F, D, C, R, B> IdempotencyLayer<Req, F, D, C, R, B> {
     where
         C: Codec<T>,
     {
-        let policy = &self.policy.policy;
-        let outcome = policy
-            .codec
-            .encode_by(id, |outcome| self.codec.encode(response, outcome));
-        policy.resolve_completed(id, outcome).await
+        self.policy
+            .policy
+            .resolve_completed(id, self.encode(id, response))
+            .await
+    }
+
+    /// What was resolved has another response, or was none of this layer's: as [`correct`](Idempotency::correct) of the
+    /// policy.
+    ///
+    /// # Errors
+    ///
+    /// As for [`resolve_completed`](Self::resolve_completed).
+    pub async fn correct<T>(&self, id: KeyId, response: &T) -> Result<Resolved, StorageError>
+    where
+        C: Codec<T>,
+    {
+        self.policy.policy.correct(id, self.encode(id, response)).await
+    }
+
+    fn encode<T>(&self, id: KeyId, response: &T) -> Result<Bytes, Why>
+    where
+        C: Codec<T>,
+    {
+        let codec = &self.policy.policy.codec;
+        codec.encode_by(id, |outcome| self.codec.encode(response, outcome))
     }
 }
 
@@ -212,8 +235,12 @@ where
             readied.call(request)
         };
         ResponseFuture(Way::Keyed(Box::pin(async move {
-            let id = policy.id(&key);
-            let executed = policy.execute_with_hooks(id, fingerprint, &codec, operation, recover, rebuild);
+            let keyed = Keyed {
+                id: policy.id(&key),
+                fingerprint,
+                face: Face::Layer,
+            };
+            let executed = policy.execute_with_hooks(keyed, &codec, operation, recover, rebuild);
             Ok(executed.await?.value)
         })))
     }

@@ -35,7 +35,7 @@ pub use codec::Sealer;
 pub use disposition::{Decide, DecideFn, Disposition, ErasedDecision};
 pub use drive::Source;
 #[cfg(feature = "http")]
-pub(crate) use drive::{Driven, Settlement, called_from_here};
+pub(crate) use drive::{Driven, Keyed, Settlement, called_from_here};
 pub use encoding::{Codec, Json};
 pub use event::{Event, EventKind};
 pub use execute::Executed;

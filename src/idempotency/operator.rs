@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::event::EventKind;
 use super::policy::{Idempotency, Policy};
 use super::store::{Cancellation, Forgotten, Inspected, Record, Resolution, Resolved, Store};
 use crate::rejected::Idempotency as Why;
@@ -51,7 +52,7 @@ impl<D> Idempotency<D> {
     }
 
     /// At most `limit` interrupted operations of the store after `after`, by id. They are those of every policy on the
-    /// store.
+    /// store: [`origin`](Inspected::origin) says whose each is, and which face of that policy resolves it.
     ///
     /// # Errors
     ///
@@ -96,6 +97,19 @@ impl<D> Idempotency<D> {
     pub async fn resolve_completed<T: Serialize>(&self, id: KeyId, value: &T) -> Result<Resolved, StorageError> {
         let outcome = self.policy.codec.encode(id, value);
         self.policy.resolve_completed(id, outcome).await
+    }
+
+    /// What was [resolved](Self::resolve_completed) has another value than was said then, or one of another type: it is
+    /// replayed from now on. Who has had the one before is not told.
+    ///
+    /// The outcome of a run is none to be corrected. Tells of it by the event `corrected`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`resolve_completed`](Self::resolve_completed).
+    pub async fn correct<T: Serialize>(&self, id: KeyId, value: &T) -> Result<Resolved, StorageError> {
+        let outcome = self.policy.codec.encode(id, value);
+        self.policy.correct(id, outcome).await
     }
 
     /// An interrupted operation was not carried out: the next caller runs it.
@@ -145,6 +159,17 @@ impl<D> Idempotency<D> {
     }
 }
 
+/// The outcome that an operator has given, if it can be stored.
+fn given(outcome: Result<Bytes, Why>) -> Result<Bytes, StorageError> {
+    outcome.map_err(|why| {
+        let what = match why {
+            Why::NotStorable { limit: Some(_) } => "the value is larger than max_outcome",
+            _ => "the value has no encoding",
+        };
+        StorageError::new(StorageErrorKind::Refused, what)
+    })
+}
+
 impl Policy {
     /// An interrupted operation was carried out, with this outcome.
     pub(crate) async fn resolve_completed(
@@ -152,15 +177,18 @@ impl Policy {
         id: KeyId,
         outcome: Result<Bytes, Why>,
     ) -> Result<Resolved, StorageError> {
-        let outcome = outcome.map_err(|why| {
-            let what = match why {
-                Why::NotStorable { limit: Some(_) } => "the value is larger than max_outcome",
-                _ => "the value has no encoding",
-            };
-            StorageError::new(StorageErrorKind::Refused, what)
-        })?;
-        let retention = self.retention;
+        let (outcome, retention) = (given(outcome)?, self.retention);
         self.resolve(id, &Resolution::Completed { outcome, retention }).await
+    }
+
+    /// What was resolved has this outcome, and not the one that was given then.
+    pub(crate) async fn correct(&self, id: KeyId, outcome: Result<Bytes, Why>) -> Result<Resolved, StorageError> {
+        let (outcome, retention) = (given(outcome)?, self.retention);
+        let resolved = self.resolve(id, &Resolution::Corrected { outcome, retention }).await?;
+        if resolved == Resolved::Resolved {
+            self.emit(id, EventKind::Corrected);
+        }
+        Ok(resolved)
     }
 
     async fn resolve(&self, id: KeyId, resolution: &Resolution) -> Result<Resolved, StorageError> {

@@ -11,7 +11,7 @@ use super::codec::Codec;
 use super::disposition::{Decide, ErasedDecision};
 use super::event::Listener;
 use super::flight::Flights;
-use super::store::{Mode, SharedStore, Store};
+use super::store::{Face, Mode, Origin, SharedStore, Store};
 use crate::curve::Curve;
 use crate::rejected::{Idempotency as Why, Name};
 use crate::storage::Secret;
@@ -31,6 +31,7 @@ pub(crate) struct Policy {
     pub(crate) mode: Mode,
     pub(crate) name: Name,
     pub(crate) namespace: Cow<'static, str>,
+    pub(crate) origins: Origins,
     pub(crate) secret: Option<Secret>,
     pub(crate) lease: Duration,
     pub(crate) max_renewal: Duration,
@@ -47,6 +48,33 @@ pub(crate) struct Policy {
     pub(crate) flights: Flights,
     /// Of claims that were never answered.
     pub(crate) releases: Flights,
+}
+
+/// What its claims say of themselves, by face.
+pub(crate) struct Origins {
+    call: Origin,
+    layer: Origin,
+    http: Origin,
+}
+
+impl Origins {
+    pub(crate) fn new(namespace: &str) -> Self {
+        let of = |face| Origin::new(face, namespace);
+        Self {
+            call: of(Face::Call),
+            layer: of(Face::Layer),
+            http: of(Face::Http),
+        }
+    }
+
+    pub(crate) fn of(&self, face: Face) -> Origin {
+        let origin = match face {
+            Face::Call => &self.call,
+            Face::Layer => &self.layer,
+            Face::Http => &self.http,
+        };
+        origin.clone()
+    }
 }
 
 impl Idempotency {

@@ -16,7 +16,7 @@ use super::fingerprint::Fingerprint;
 use super::policy::{Idempotency, Policy};
 use super::store::postgres::row::{claimed, transaction_id};
 use super::store::postgres::{MAX_ROUNDS, bytes, retention, sql};
-use super::store::{Claim, ClaimId, Claimed, Owner};
+use super::store::{Claim, ClaimId, Claimed, Face, Owner};
 use crate::random::unique;
 use crate::rejected::Idempotency as Why;
 use crate::storage::postgres::{Param, describe, is_lock_timeout, microseconds};
@@ -187,16 +187,18 @@ impl Once<'_> {
             fingerprint,
             mode: policy.mode,
             lease: Duration::ZERO,
+            origin: policy.origins.of(Face::Call),
         };
         // Zero would be for ever.
         let wait = policy.store_timeout.as_millis().clamp(1, 2_147_483_647);
         let wait = format!("{wait}ms");
-        let params: [Param<'_>; 6] = [
+        let params: [Param<'_>; 7] = [
             (&bytes(self.id.as_bytes()), Type::BYTEA),
             (&bytes(claim.claim_id.as_bytes()), Type::BYTEA),
             (&bytes(claim.fingerprint.as_bytes()), Type::BYTEA),
             (&microseconds(claim.lease), Type::INT8),
             (&retention(claim.mode), Type::INT8),
+            (&claim.origin.as_str(), Type::TEXT),
             (&wait, Type::TEXT),
         ];
         for _ in 0..MAX_ROUNDS {

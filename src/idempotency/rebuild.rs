@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::attempt::{Attempt, derived_key};
 use super::disposition::Decide;
+use super::drive::Keyed;
 use super::encoding::Json;
 use super::execute::Executed;
 use super::fingerprint::Fingerprint;
@@ -111,6 +112,12 @@ impl<D> Idempotency<D> {
         Made: Future<Output = Result<T, E>>,
         D: Decide<T, E>,
     {
-        self.execute_with_hooks(self.id(key), fingerprint, &Json, operation, NoHook, rebuild)
+        self.execute_with_hooks(
+            Keyed::by_call(self.id(key), fingerprint),
+            &Json,
+            operation,
+            NoHook,
+            rebuild,
+        )
     }
 }

@@ -9,7 +9,7 @@ use super::attempt::{Attempt, derived_key};
 use super::calls::unavailable;
 use super::coalesce::{Lead, Seat, Word};
 use super::disposition::Decide;
-use super::drive::Source;
+use super::drive::{Keyed, Source};
 use super::encoding::{Codec, Json};
 use super::event::EventKind;
 use super::execute::{Executed, Failed};
@@ -144,14 +144,19 @@ impl<D> Idempotency<D> {
         Ask: Future<Output = Result<Recovery<T>, E>>,
         D: Decide<T, E>,
     {
-        self.execute_with_hooks(self.id(key), fingerprint, &Json, operation, recover, NoHook)
+        self.execute_with_hooks(
+            Keyed::by_call(self.id(key), fingerprint),
+            &Json,
+            operation,
+            recover,
+            NoHook,
+        )
     }
 
     /// Has an interrupted operation looked into, and runs it where it was not carried out.
     pub(crate) async fn try_execute_or_recover<T, E, F, Fut, R>(
         &self,
-        id: KeyId,
-        fingerprint: Fingerprint,
+        keyed: Keyed,
         codec: &impl Codec<T>,
         operation: F,
         recover: R,
@@ -163,7 +168,7 @@ impl<D> Idempotency<D> {
         D: Decide<T, E>,
     {
         let mut operation = Some(operation);
-        let executed = self.try_execute(id, fingerprint, codec, |attempt| run(operation.take(), attempt));
+        let executed = self.try_execute(keyed, codec, |attempt| run(operation.take(), attempt));
         let refused = match executed.await {
             Err(Failed::Refused(rejected)) if R::ASKS => rejected,
             executed => return executed,
@@ -172,16 +177,16 @@ impl<D> Idempotency<D> {
         let (RejectedKind::OutcomeUnknown, Some(operation)) = (refused.kind(), operation) else {
             return Err(Failed::Refused(refused));
         };
-        let Policy { codec: framed, .. } = &*self.policy;
+        let (id, framed) = (keyed.id, &self.policy.codec);
         let encode = |value: &T| framed.encode_by(id, |frame| codec.encode(value, frame));
-        let found = self.policy.find_out(id, fingerprint, recover, encode).await?;
+        let found = self.policy.find_out(keyed, recover, encode).await?;
         match found {
             Recovery::Completed((value, attempt)) => Ok(Executed {
                 value,
                 source: Source::Recovered,
                 attempt,
             }),
-            Recovery::NotExecuted => self.try_execute(id, fingerprint, codec, operation).await,
+            Recovery::NotExecuted => self.try_execute(keyed, codec, operation).await,
             Recovery::Unknown => Err(Failed::Refused(refused)),
         }
     }
@@ -192,12 +197,12 @@ impl Policy {
     /// asked again: it may as well be that somebody else has found out.
     pub(crate) async fn find_out<V, E>(
         &self,
-        id: KeyId,
-        fingerprint: Fingerprint,
+        keyed: Keyed,
         recover: impl Hook<Interruption, Recovery<V>, E>,
         encode: impl FnOnce(&V) -> Result<Bytes, Why>,
     ) -> Result<Recovery<(V, u32)>, Failed<E>> {
-        let Some(lead) = self.lead_recovery(id, fingerprint).await else {
+        let id = keyed.id;
+        let Some(lead) = self.lead_recovery(id, keyed.fingerprint).await else {
             return Ok(Recovery::NotExecuted);
         };
         let refused = |why| Failed::Refused(self.reject(why));

@@ -14,7 +14,7 @@ use super::event::EventKind;
 use super::fingerprint::Fingerprint;
 use super::policy::{Idempotency, Policy};
 use super::store::sqlite::{MIGRATIONS, claim, clamped, transition};
-use super::store::{Claim, ClaimId, Claimed, Completed, Owner, Record};
+use super::store::{Claim, ClaimId, Claimed, Completed, Face, Owner, Record};
 use crate::random::unique;
 use crate::rejected::Idempotency as Why;
 use crate::storage::StorageError;
@@ -160,6 +160,7 @@ impl Once<'_> {
             fingerprint,
             mode: policy.mode,
             lease: Duration::ZERO,
+            origin: policy.origins.of(Face::Call),
         });
         let claimed = self.stored(self.begin_write().and_then(|()| {
             check(self.tx, MIGRATIONS)?;

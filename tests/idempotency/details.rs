@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::join_all;
-use steadfast::idempotency::store::{Claim, ClaimId, Claimed, Mode, Record, Status, Store};
+use steadfast::idempotency::store::{Claim, ClaimId, Claimed, Mode, Origin, Record, Status, Store};
 use steadfast::idempotency::{Attempt, Disposition, Executed, Fingerprint, Idempotency, MemoryStore, Source};
 use steadfast::testing::idempotency::{Call, Fault, Faulty};
 use steadfast::{Key, KeyId, RejectedKind};
@@ -24,6 +24,7 @@ fn claim(fingerprint: Fingerprint) -> Claim {
         fingerprint,
         mode: Mode::AtLeastOnce { retention: LEASE },
         lease: LEASE,
+        origin: Origin::from_text("call:tests"),
     }
 }
 

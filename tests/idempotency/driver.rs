@@ -36,7 +36,7 @@ impl Counted {
         Ok(self.0.fetch_add(1, Ordering::SeqCst) + 1)
     }
 
-    async fn fail(&self) -> Result<u32, Failure> {
+    pub(crate) async fn fail(&self) -> Result<u32, Failure> {
         self.0.fetch_add(1, Ordering::SeqCst);
         Err(Error::Inner(std::fmt::Error))
     }

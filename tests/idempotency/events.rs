@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use metrics_util::debugging::{DebuggingRecorder, Snapshotter};
 use serde::{Deserialize, Serialize, Serializer};
-use steadfast::idempotency::store::{Claim, ClaimId, Claimed, Mode, Record, Resolution, Step, Store, Write};
+use steadfast::idempotency::store::{Claim, ClaimId, Claimed, Mode, Origin, Record, Resolution, Step, Store, Write};
 use steadfast::idempotency::{
     Attempt, Disposition, Executed, Fingerprint, Idempotency, IdempotencyBuilder, MemoryStore, Sealer, Source,
 };
@@ -210,6 +210,7 @@ async fn overtake(scene: &Scene, id: KeyId, completes: bool) {
         fingerprint: request(),
         mode: Mode::AtLeastOnce { retention: LEASE },
         lease: LEASE,
+        origin: Origin::from_text("call:tests"),
     };
     let record = store.inspect(id).await.unwrap().unwrap().record;
     let Record::InProgress { owner, .. } = record else {
@@ -527,6 +528,7 @@ async fn show_records(emitted: &Emitted, store: &Faulty<MemoryStore>, id: KeyId,
         fingerprint,
         mode: Mode::AtMostOnce,
         lease,
+        origin: Origin::from_text("call:tests"),
     };
     emitted.debug(&claim(LEASE));
     let Claimed::Owned { owner, .. } = store.claim(id, &claim(LEASE)).await.unwrap() else {

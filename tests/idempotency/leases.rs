@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::FutureExt;
-use steadfast::idempotency::store::{Claim, ClaimId, Claimed, Completed, Mode, Owner, Store};
+use steadfast::idempotency::store::{Claim, ClaimId, Claimed, Completed, Mode, Origin, Owner, Store};
 use steadfast::idempotency::{Attempt, Executed, MemoryStore, Source};
 use steadfast::{KeyId, RejectedKind};
 use tokio::time::{Instant, advance, sleep};
@@ -19,6 +19,7 @@ async fn take_over(store: &MemoryStore, id: KeyId) -> Owner {
         fingerprint: request(),
         mode: Mode::AtLeastOnce { retention: LEASE },
         lease: LEASE,
+        origin: Origin::from_text("call:tests"),
     };
     match store.claim(id, &claim).await.unwrap() {
         Claimed::Owned { owner, .. } => owner,

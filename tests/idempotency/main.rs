@@ -24,6 +24,7 @@ mod http;
 mod kill_postgres;
 mod kill_sqlite;
 mod leases;
+mod operators;
 mod outage;
 mod postgres;
 mod postgres_tx;

@@ -10,8 +10,8 @@ use futures::future::join_all;
 use proptest::prelude::*;
 use steadfast::KeyId;
 use steadfast::idempotency::store::{
-    Claim, ClaimId, Claimed, Completed, Ended, Mode, Outcome, Owner, Record, Renewed, Resolution, Status, Step, Store,
-    Write,
+    Claim, ClaimId, Claimed, Completed, Ended, Face, Mode, Origin, Outcome, Owner, Record, Renewed, Resolution, Status,
+    Step, Store, Write,
 };
 use steadfast::idempotency::{Fingerprint, PostgresStore};
 use steadfast::storage::{PostgresStorage, StorageErrorKind};
@@ -42,6 +42,7 @@ fn claim_by(number: u8, lease: Duration) -> Claim {
         fingerprint: Fingerprint::of_parts(&[b"request"]),
         mode: Mode::AtLeastOnce { retention: 24 * HOUR },
         lease,
+        origin: Origin::new(Face::Call, &number.to_string()),
     }
 }
 
@@ -70,6 +71,7 @@ enum Operation {
     Interrupt(u8),
     Cancel,
     Resolve(Option<Duration>),
+    Correct(Duration),
     Forget,
     Purge,
 }
@@ -88,6 +90,7 @@ fn operation() -> impl Strategy<Value = (usize, Operation)> {
         2 => claim().prop_map(Operation::Interrupt),
         1 => Just(Operation::Cancel),
         2 => proptest::option::of(time()).prop_map(Operation::Resolve),
+        1 => time().prop_map(Operation::Correct),
         1 => Just(Operation::Forget),
         1 => Just(Operation::Purge),
     ];
@@ -167,6 +170,7 @@ async fn agree(store: &PostgresStore, model: &mut Model, id: KeyId, operation: &
                 fingerprint: Fingerprint::of_parts(&[b"request", &[*request]]),
                 mode: retention.map_or(Mode::AtMostOnce, |retention| Mode::AtLeastOnce { retention }),
                 lease: *lease,
+                origin: Origin::new(Face::Http, &number.to_string()),
             };
             let mut answer = store.claim(id, &claim).await.unwrap();
             // The store chooses the fence; the model checks that it may be this one.
@@ -228,6 +232,17 @@ async fn agree(store: &PostgresStore, model: &mut Model, id: KeyId, operation: &
                 outcome: outcome.clone(),
                 retention,
             });
+            let answer = store.resolve(id, &resolution).await.unwrap();
+            assert_eq!(
+                answer,
+                model.step(id, |record| Record::resolve(record, &resolution, NOW))
+            );
+        }
+        Operation::Correct(retention) => {
+            let resolution = Resolution::Corrected {
+                outcome: outcome.clone(),
+                retention: *retention,
+            };
             let answer = store.resolve(id, &resolution).await.unwrap();
             assert_eq!(
                 answer,

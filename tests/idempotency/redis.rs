@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use steadfast::KeyId;
-use steadfast::idempotency::store::{Claim, ClaimId, Claimed, Completed, Durability, Mode, Store};
+use steadfast::idempotency::store::{Claim, ClaimId, Claimed, Completed, Durability, Mode, Origin, Store};
 use steadfast::idempotency::{Fingerprint, RedisStore};
 use steadfast::storage::StorageErrorKind;
 use steadfast::testing::idempotency::conformance;
@@ -38,6 +38,7 @@ fn claim() -> Claim {
         fingerprint: Fingerprint::of_parts(&[b"request"]),
         mode: Mode::AtLeastOnce { retention: HOUR },
         lease: HOUR,
+        origin: Origin::from_text("call:tests"),
     }
 }
 

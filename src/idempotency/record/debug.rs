@@ -67,6 +67,11 @@ impl fmt::Debug for Resolution {
                 .field("retention", retention)
                 .finish(),
             Self::NotExecuted => f.write_str("NotExecuted"),
+            Self::Corrected { outcome, retention } => f
+                .debug_struct("Corrected")
+                .field("outcome", &Size(outcome))
+                .field("retention", retention)
+                .finish(),
         }
     }
 }
@@ -79,12 +84,14 @@ impl fmt::Debug for Record {
                 lease_until,
                 expires_at,
                 checkpoint,
+                origin,
             } => f
                 .debug_struct("InProgress")
                 .field("owner", owner)
                 .field("lease_until", lease_until)
                 .field("expires_at", expires_at)
                 .field("checkpoint", &checkpoint.as_ref().map(Size))
+                .field("origin", origin)
                 .finish(),
             Self::Completed {
                 owner,

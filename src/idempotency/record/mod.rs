@@ -17,11 +17,13 @@
 mod debug;
 #[cfg(test)]
 mod model;
+mod origin;
 #[cfg(test)]
 mod table;
 mod transitions;
 mod types;
 
+pub use origin::{Face, Origin};
 pub use types::{
     Cancellation, Claim, ClaimId, Claimed, Completed, Ended, Forgotten, Interrupted, Mode, Outcome, Owner, Record,
     Renewed, Resolution, Resolved, Step, Write,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::super::fingerprint::Fingerprint;
 use super::{
-    Cancellation, Claim, ClaimId, Claimed, Completed, Ended, Mode, Outcome, Owner, Record, Renewed, Resolution,
+    Cancellation, Claim, ClaimId, Claimed, Completed, Ended, Mode, Origin, Outcome, Owner, Record, Renewed, Resolution,
     Resolved, Step, Write,
 };
 
@@ -141,6 +141,7 @@ impl World {
             fingerprint: Fingerprint::from_bytes([u8::from(other); Fingerprint::LEN]),
             mode: scenario.mode,
             lease: TICK,
+            origin: Origin::from_text(""),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! It is 100 o'clock; leases last 10, interrupted records are kept for 50 more, outcomes for 70, those of operators for
 //! 80. The store's next fence is 9. A cell reads `answer | write`, where nothing is written it is `-`, and a record
-//! reads as its owner, attempt, fence (`f`), end of lease (`l`) or outcome, and expiry (`e`).
+//! reads as its owner, attempt, fence (`f`), end of lease (`l`) or outcome, expiry (`e`), and whose it is (`of`).
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -11,7 +11,8 @@ use bytes::Bytes;
 
 use super::super::fingerprint::Fingerprint;
 use super::{
-    Cancellation, Claim, ClaimId, Claimed, Interrupted, Mode, Outcome, Owner, Record, Resolution, Step, Write,
+    Cancellation, Claim, ClaimId, Claimed, Face, Interrupted, Mode, Origin, Outcome, Owner, Record, Resolution, Step,
+    Write,
 };
 
 const NOW: Duration = at(100);
@@ -40,6 +41,7 @@ fn in_progress(owner: Owner, lease_until: u64, expires_at: Option<u64>) -> Recor
         lease_until: at(lease_until),
         expires_at: expires_at.map(at),
         checkpoint: (owner.attempt > 1).then(|| Bytes::from_static(b"note")),
+        origin: Origin::new(Face::Call, "theirs"),
     }
 }
 
@@ -81,6 +83,8 @@ fn states() -> Vec<(&'static str, Option<Record>)> {
             in_progress(owner(THEM, 1, OTHER), 100, Some(150)),
         ),
         ("other request, completed", completed(owner(THEM, 1, OTHER), 101)),
+        ("resolved", completed(owner(ClaimId::NOBODY, 2, OURS), 101)),
+        ("expired, resolved", completed(owner(ClaimId::NOBODY, 2, OURS), 100)),
         (
             "cancelled",
             Record::Cancelled {
@@ -129,10 +133,16 @@ fn record(record: &Record) -> String {
             lease_until,
             expires_at,
             checkpoint,
+            origin,
         } => {
             let expires_at = expires_at.map_or_else(String::new, |at| format!(" e{}", at.as_secs()));
             let note = note(checkpoint.as_ref());
-            format!("{} l{}{expires_at}{note}", who(owner), lease_until.as_secs())
+            let origin = origin.namespace();
+            format!(
+                "{} l{}{expires_at}{note} of {origin}",
+                who(owner),
+                lease_until.as_secs()
+            )
         }
         Record::Completed {
             owner,
@@ -201,6 +211,7 @@ fn claim(mode: Mode) -> impl Fn(Option<&Record>) -> String {
         fingerprint: OURS,
         mode,
         lease: at(10),
+        origin: Origin::new(Face::Call, "mine"),
     };
     move |record| cell(&Record::claim(record, &claim, NOW, 9), claimed)
 }
@@ -221,26 +232,28 @@ fn a_claim_at_least_once() {
     check(
         claim(Mode::AtLeastOnce { retention: at(50) }),
         "
-        absent: Owned me 1 f9 | me 1 f9 l110 e160
-        expired in progress: Owned me 1 f9 | me 1 f9 l110 e160
-        expired completed: Owned me 1 f9 | me 1 f9 l110 e160
-        expired, other request: Owned me 1 f9 | me 1 f9 l110 e160
-        mine, running: Owned me 1 f5 | me 1 f5 l110 e160
-        mine, running again: Owned me 2 f5 'note' | me 2 f5 l110 e160 'note'
-        mine, once, running: Owned me 1 f5 | me 1 f5 l110 e160
-        mine, interrupted: Owned me 1 f5 | me 1 f5 l110 e160
-        mine, interrupted again: Owned me 2 f5 'note' | me 2 f5 l110 e160 'note'
-        mine, once, interrupted: Owned me 1 f5 | me 1 f5 l110 e160
+        absent: Owned me 1 f9 | me 1 f9 l110 e160 of mine
+        expired in progress: Owned me 1 f9 | me 1 f9 l110 e160 of mine
+        expired completed: Owned me 1 f9 | me 1 f9 l110 e160 of mine
+        expired, other request: Owned me 1 f9 | me 1 f9 l110 e160 of mine
+        mine, running: Owned me 1 f5 | me 1 f5 l110 e160 of mine
+        mine, running again: Owned me 2 f5 'note' | me 2 f5 l110 e160 'note' of mine
+        mine, once, running: Owned me 1 f5 | me 1 f5 l110 e160 of mine
+        mine, interrupted: Owned me 1 f5 | me 1 f5 l110 e160 of mine
+        mine, interrupted again: Owned me 2 f5 'note' | me 2 f5 l110 e160 'note' of mine
+        mine, once, interrupted: Owned me 1 f5 | me 1 f5 l110 e160 of mine
         mine, completed: Completed 1 stored | -
         theirs, running: InProgress 1 | -
         theirs, once, running: InProgress 1 | -
-        theirs, interrupted: Owned me 2 f9 | me 2 f9 l110 e160
-        theirs, interrupted again: Owned me 3 f9 'note' | me 3 f9 l110 e160 'note'
+        theirs, interrupted: Owned me 2 f9 | me 2 f9 l110 e160 of mine
+        theirs, interrupted again: Owned me 3 f9 'note' | me 3 f9 l110 e160 'note' of mine
         theirs, once, interrupted: Unknown 1 | -
         theirs, completed: Completed 3 stored | -
         other request, running: Mismatch | -
         other request, interrupted: Mismatch | -
         other request, completed: Mismatch | -
+        resolved: Completed 2 stored | -
+        expired, resolved: Owned me 1 f9 | me 1 f9 l110 e160 of mine
         cancelled: Cancelled | -
         cancelled, unknown: Cancelled | -
         ",
@@ -252,16 +265,16 @@ fn a_claim_at_most_once() {
     check(
         claim(Mode::AtMostOnce),
         "
-        absent: Owned me 1 f9 | me 1 f9 l110
-        expired in progress: Owned me 1 f9 | me 1 f9 l110
-        expired completed: Owned me 1 f9 | me 1 f9 l110
-        expired, other request: Owned me 1 f9 | me 1 f9 l110
-        mine, running: Owned me 1 f5 | me 1 f5 l110
-        mine, running again: Owned me 2 f5 'note' | me 2 f5 l110 'note'
-        mine, once, running: Owned me 1 f5 | me 1 f5 l110
-        mine, interrupted: Owned me 1 f5 | me 1 f5 l110
-        mine, interrupted again: Owned me 2 f5 'note' | me 2 f5 l110 'note'
-        mine, once, interrupted: Owned me 1 f5 | me 1 f5 l110
+        absent: Owned me 1 f9 | me 1 f9 l110 of mine
+        expired in progress: Owned me 1 f9 | me 1 f9 l110 of mine
+        expired completed: Owned me 1 f9 | me 1 f9 l110 of mine
+        expired, other request: Owned me 1 f9 | me 1 f9 l110 of mine
+        mine, running: Owned me 1 f5 | me 1 f5 l110 of mine
+        mine, running again: Owned me 2 f5 'note' | me 2 f5 l110 'note' of mine
+        mine, once, running: Owned me 1 f5 | me 1 f5 l110 of mine
+        mine, interrupted: Owned me 1 f5 | me 1 f5 l110 of mine
+        mine, interrupted again: Owned me 2 f5 'note' | me 2 f5 l110 'note' of mine
+        mine, once, interrupted: Owned me 1 f5 | me 1 f5 l110 of mine
         mine, completed: Completed 1 stored | -
         theirs, running: InProgress 1 | -
         theirs, once, running: InProgress 1 | -
@@ -272,6 +285,8 @@ fn a_claim_at_most_once() {
         other request, running: Mismatch | -
         other request, interrupted: Mismatch | -
         other request, completed: Mismatch | -
+        resolved: Completed 2 stored | -
+        expired, resolved: Owned me 1 f9 | me 1 f9 l110 of mine
         cancelled: Cancelled | -
         cancelled, unknown: Cancelled | -
         ",
@@ -308,6 +323,8 @@ fn a_completion() {
         other request, running: Lost | -
         other request, interrupted: Lost | -
         other request, completed: Lost | -
+        resolved: Lost | -
+        expired, resolved: Applied | me 1 f5 mine e170
         cancelled: Lost | -
         cancelled, unknown: Lost | -
         ",
@@ -323,12 +340,12 @@ fn a_renewal() {
         expired in progress: Lost | -
         expired completed: Lost | -
         expired, other request: Lost | -
-        mine, running: Renewed | me 1 f5 l110 e160
-        mine, running again: Renewed | me 2 f5 l110 e160 'note'
-        mine, once, running: Renewed | me 1 f5 l110
-        mine, interrupted: Renewed | me 1 f5 l110 e160
-        mine, interrupted again: Renewed | me 2 f5 l110 e160 'note'
-        mine, once, interrupted: Renewed | me 1 f5 l110
+        mine, running: Renewed | me 1 f5 l110 e160 of theirs
+        mine, running again: Renewed | me 2 f5 l110 e160 'note' of theirs
+        mine, once, running: Renewed | me 1 f5 l110 of theirs
+        mine, interrupted: Renewed | me 1 f5 l110 e160 of theirs
+        mine, interrupted again: Renewed | me 2 f5 l110 e160 'note' of theirs
+        mine, once, interrupted: Renewed | me 1 f5 l110 of theirs
         mine, completed: Lost | -
         theirs, running: Lost | -
         theirs, once, running: Lost | -
@@ -339,6 +356,8 @@ fn a_renewal() {
         other request, running: Lost | -
         other request, interrupted: Lost | -
         other request, completed: Lost | -
+        resolved: Lost | -
+        expired, resolved: Lost | -
         cancelled: Lost | -
         cancelled, unknown: Lost | -
         ",
@@ -360,12 +379,12 @@ fn a_renewal_with_a_checkpoint() {
         expired in progress: Lost | -
         expired completed: Lost | -
         expired, other request: Lost | -
-        mine, running: Renewed | me 1 f5 l110 e160 'new'
-        mine, running again: Renewed | me 2 f5 l110 e160 'new'
-        mine, once, running: Renewed | me 1 f5 l110 'new'
-        mine, interrupted: Renewed | me 1 f5 l110 e160 'new'
-        mine, interrupted again: Renewed | me 2 f5 l110 e160 'new'
-        mine, once, interrupted: Renewed | me 1 f5 l110 'new'
+        mine, running: Renewed | me 1 f5 l110 e160 'new' of theirs
+        mine, running again: Renewed | me 2 f5 l110 e160 'new' of theirs
+        mine, once, running: Renewed | me 1 f5 l110 'new' of theirs
+        mine, interrupted: Renewed | me 1 f5 l110 e160 'new' of theirs
+        mine, interrupted again: Renewed | me 2 f5 l110 e160 'new' of theirs
+        mine, once, interrupted: Renewed | me 1 f5 l110 'new' of theirs
         mine, completed: Lost | -
         theirs, running: Lost | -
         theirs, once, running: Lost | -
@@ -376,6 +395,8 @@ fn a_renewal_with_a_checkpoint() {
         other request, running: Lost | -
         other request, interrupted: Lost | -
         other request, completed: Lost | -
+        resolved: Lost | -
+        expired, resolved: Lost | -
         cancelled: Lost | -
         cancelled, unknown: Lost | -
         ",
@@ -392,7 +413,7 @@ fn a_release() {
         expired completed: Released | -
         expired, other request: Released | -
         mine, running: Released | delete
-        mine, running again: Interrupted | me 2 f5 l100 e150 'note'
+        mine, running again: Interrupted | me 2 f5 l100 e150 'note' of theirs
         mine, once, running: Released | delete
         mine, interrupted: Released | delete
         mine, interrupted again: Interrupted | -
@@ -407,6 +428,8 @@ fn a_release() {
         other request, running: Lost | -
         other request, interrupted: Lost | -
         other request, completed: Lost | -
+        resolved: Lost | -
+        expired, resolved: Released | -
         cancelled: Lost | -
         cancelled, unknown: Lost | -
         ",
@@ -422,9 +445,9 @@ fn an_interruption() {
         expired in progress: Lost | -
         expired completed: Lost | -
         expired, other request: Lost | -
-        mine, running: Interrupted | me 1 f5 l100 e150
-        mine, running again: Interrupted | me 2 f5 l100 e150 'note'
-        mine, once, running: Interrupted | me 1 f5 l100
+        mine, running: Interrupted | me 1 f5 l100 e150 of theirs
+        mine, running again: Interrupted | me 2 f5 l100 e150 'note' of theirs
+        mine, once, running: Interrupted | me 1 f5 l100 of theirs
         mine, interrupted: Interrupted | -
         mine, interrupted again: Interrupted | -
         mine, once, interrupted: Interrupted | -
@@ -438,6 +461,8 @@ fn an_interruption() {
         other request, running: Lost | -
         other request, interrupted: Lost | -
         other request, completed: Lost | -
+        resolved: Lost | -
+        expired, resolved: Lost | -
         cancelled: Lost | -
         cancelled, unknown: Lost | -
         ",
@@ -469,6 +494,8 @@ fn a_cancellation() {
         other request, running: InProgress 1 | -
         other request, interrupted: CancelledUnknown 1 | closed f5, 1
         other request, completed: AlreadyDone stored | -
+        resolved: AlreadyDone stored | -
+        expired, resolved: Cancelled | closed f5
         cancelled: Cancelled | -
         cancelled, unknown: CancelledUnknown 2 'note' | -
         ",
@@ -507,6 +534,8 @@ fn a_resolution_with_an_outcome() {
         other request, running: NotInterrupted | -
         other request, interrupted: Resolved | nobody other 1 f5 found e180
         other request, completed: NotInterrupted | -
+        resolved: NotInterrupted | -
+        expired, resolved: NotInterrupted | -
         cancelled: NotInterrupted | -
         cancelled, unknown: NotInterrupted | -
         ",
@@ -538,6 +567,48 @@ fn a_resolution_as_not_executed() {
         other request, running: NotInterrupted | -
         other request, interrupted: Resolved | delete
         other request, completed: NotInterrupted | -
+        resolved: NotInterrupted | -
+        expired, resolved: NotInterrupted | -
+        cancelled: NotInterrupted | -
+        cancelled, unknown: NotInterrupted | -
+        ",
+    );
+}
+
+#[test]
+fn a_correction() {
+    check(
+        |record| {
+            let outcome = Bytes::from_static(b"found");
+            let resolution = Resolution::Corrected {
+                outcome,
+                retention: at(80),
+            };
+            cell(&Record::resolve(record, &resolution, NOW), plain)
+        },
+        "
+        absent: NotInterrupted | -
+        expired in progress: NotInterrupted | -
+        expired completed: NotInterrupted | -
+        expired, other request: NotInterrupted | -
+        mine, running: NotInterrupted | -
+        mine, running again: NotInterrupted | -
+        mine, once, running: NotInterrupted | -
+        mine, interrupted: NotInterrupted | -
+        mine, interrupted again: NotInterrupted | -
+        mine, once, interrupted: NotInterrupted | -
+        mine, completed: NotInterrupted | -
+        theirs, running: NotInterrupted | -
+        theirs, once, running: NotInterrupted | -
+        theirs, interrupted: NotInterrupted | -
+        theirs, interrupted again: NotInterrupted | -
+        theirs, once, interrupted: NotInterrupted | -
+        theirs, completed: NotInterrupted | -
+        other request, running: NotInterrupted | -
+        other request, interrupted: NotInterrupted | -
+        other request, completed: NotInterrupted | -
+        resolved: Resolved | nobody 2 f5 found e180
+        expired, resolved: NotInterrupted | -
         cancelled: NotInterrupted | -
         cancelled, unknown: NotInterrupted | -
         ",
@@ -569,6 +640,8 @@ fn forgetting() {
         other request, running: InProgress | -
         other request, interrupted: Forgotten | delete
         other request, completed: Forgotten | delete
+        resolved: Forgotten | delete
+        expired, resolved: Absent | -
         cancelled: Forgotten | delete
         cancelled, unknown: Forgotten | delete
         ",

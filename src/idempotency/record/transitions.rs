@@ -85,6 +85,7 @@ impl Record {
                     Mode::AtMostOnce => None,
                 },
                 checkpoint: checkpoint.clone(),
+                origin: claim.origin.clone(),
             };
             put(Claimed::Owned { owner, checkpoint }, record)
         };
@@ -167,6 +168,7 @@ impl Record {
                 lease_until,
                 expires_at,
                 checkpoint: noted,
+                origin,
             }) if held.claim_id == owner.claim_id => {
                 let renewed_until = now.saturating_add(lease);
                 let record = Self::InProgress {
@@ -174,6 +176,7 @@ impl Record {
                     lease_until: renewed_until,
                     expires_at: expires_at.map(|at| renewed_until.saturating_add(at.saturating_sub(*lease_until))),
                     checkpoint: checkpoint.or(noted.as_ref()).cloned(),
+                    origin: origin.clone(),
                 };
                 put(Renewed::Renewed, record)
             }
@@ -203,6 +206,7 @@ impl Record {
                 lease_until,
                 expires_at,
                 checkpoint,
+                origin,
             }) if held.claim_id == owner.claim_id => {
                 if now >= *lease_until {
                     return keep(Ended::Interrupted);
@@ -212,6 +216,7 @@ impl Record {
                     lease_until: now,
                     expires_at: expires_at.map(|at| now.saturating_add(at.saturating_sub(*lease_until))),
                     checkpoint: checkpoint.clone(),
+                    origin: origin.clone(),
                 };
                 put(Ended::Interrupted, record)
             }
@@ -254,23 +259,35 @@ impl Record {
     }
 
     /// Settles an interrupted operation. From then on its last owner has lost it: the outcome may differ from its own.
+    ///
+    /// What was settled so can be corrected, by another outcome: it is what somebody said, and not what a run has had.
     #[must_use]
     pub fn resolve(record: Option<&Self>, resolution: &Resolution, now: Duration) -> Step<Resolved> {
-        match Self::live(record, now) {
-            Some(Self::InProgress { owner, lease_until, .. }) if now >= *lease_until => match resolution {
-                Resolution::NotExecuted => delete(Resolved::Resolved),
-                Resolution::Completed { outcome, retention } => put(
-                    Resolved::Resolved,
-                    Self::Completed {
-                        owner: Owner {
-                            claim_id: ClaimId::NOBODY,
-                            ..*owner
-                        },
-                        expires_at: now.saturating_add(*retention),
-                        outcome: outcome.clone(),
-                    },
-                ),
-            },
+        let completed = |owner: &Owner, outcome: &Bytes, retention: Duration| {
+            let record = Self::Completed {
+                owner: Owner {
+                    claim_id: ClaimId::NOBODY,
+                    ..*owner
+                },
+                expires_at: now.saturating_add(retention),
+                outcome: outcome.clone(),
+            };
+            put(Resolved::Resolved, record)
+        };
+        match (Self::live(record, now), resolution) {
+            (Some(Self::InProgress { owner, lease_until, .. }), Resolution::Completed { outcome, retention })
+                if now >= *lease_until =>
+            {
+                completed(owner, outcome, *retention)
+            }
+            (Some(Self::InProgress { lease_until, .. }), Resolution::NotExecuted) if now >= *lease_until => {
+                delete(Resolved::Resolved)
+            }
+            (Some(Self::Completed { owner, .. }), Resolution::Corrected { outcome, retention })
+                if owner.claim_id == ClaimId::NOBODY =>
+            {
+                completed(owner, outcome, *retention)
+            }
             _ => keep(Resolved::NotInterrupted),
         }
     }

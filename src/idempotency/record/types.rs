@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::super::fingerprint::Fingerprint;
+use super::origin::Origin;
 
 /// What names one claim: 128 random bits, chosen by the caller before it asks.
 ///
@@ -43,7 +44,7 @@ pub enum Mode {
 }
 
 /// A claim of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// Chosen by the caller, the same in every repetition of this request.
     pub claim_id: ClaimId,
@@ -53,6 +54,8 @@ pub struct Claim {
     pub mode: Mode,
     /// How long the claim lasts unless it is renewed.
     pub lease: Duration,
+    /// Who claims it, for an operator to read.
+    pub origin: Origin,
 }
 
 /// Who claimed a key: every later write names it, and changes nothing where somebody else has claimed since.
@@ -81,6 +84,8 @@ pub enum Record {
         expires_at: Option<Duration>,
         /// What the operation noted for the next attempt.
         checkpoint: Option<Bytes>,
+        /// Who claimed it, for an operator to read.
+        origin: Origin,
     },
     /// There is an outcome.
     Completed {
@@ -202,6 +207,14 @@ pub enum Resolution {
     },
     /// It was not carried out: the next caller runs it.
     NotExecuted,
+    /// It has been resolved before, and this is the outcome that it should have got. What its own run has stored is
+    /// nothing to be corrected.
+    Corrected {
+        /// The outcome, encoded.
+        outcome: Bytes,
+        /// How long it is kept.
+        retention: Duration,
+    },
 }
 
 /// What resolving did.
@@ -209,7 +222,8 @@ pub enum Resolution {
 pub enum Resolved {
     /// It is resolved.
     Resolved,
-    /// The record is not an interrupted one. Nothing was changed.
+    /// The record is not an interrupted one, or for [`Resolution::Corrected`] not one that was resolved. Nothing was
+    /// changed.
     NotInterrupted,
 }
 

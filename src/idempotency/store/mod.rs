@@ -18,8 +18,8 @@ use crate::KeyId;
 use crate::storage::StorageError;
 
 pub use super::record::{
-    Cancellation, Claim, ClaimId, Claimed, Completed, Ended, Forgotten, Interrupted, Mode, Outcome, Owner, Record,
-    Renewed, Resolution, Resolved, Step, Write,
+    Cancellation, Claim, ClaimId, Claimed, Completed, Ended, Face, Forgotten, Interrupted, Mode, Origin, Outcome,
+    Owner, Record, Renewed, Resolution, Resolved, Step, Write,
 };
 pub use crate::storage::Durability;
 pub use shared::SharedStore;
@@ -166,6 +166,15 @@ impl Inspected {
             Record::InProgress { checkpoint, .. } => checkpoint.as_deref(),
             Record::Completed { .. } => None,
             Record::Cancelled { interrupted, .. } => interrupted.as_ref()?.checkpoint.as_deref(),
+        }
+    }
+
+    /// Whose it is: which namespace, and which face of its policy; `None` once it is in progress no longer.
+    #[must_use]
+    pub fn origin(&self) -> Option<&Origin> {
+        match &self.record {
+            Record::InProgress { origin, .. } => Some(origin),
+            Record::Completed { .. } | Record::Cancelled { .. } => None,
         }
     }
 

@@ -131,7 +131,7 @@ impl SharedStore {
 
 impl Store for SharedStore {
     async fn claim(&self, id: KeyId, claim: &Claim) -> Result<Claimed, StorageError> {
-        self.store().claim(id, *claim).await
+        self.store().claim(id, claim.clone()).await
     }
 
     async fn complete(

@@ -126,7 +126,7 @@ type Answer<A> = Result<A, StorageError>;
 
 impl<S: Store> Store for Faulty<S> {
     async fn claim(&self, id: KeyId, claim: &Claim) -> Answer<Claimed> {
-        let claim = *claim;
+        let claim = claim.clone();
         self.call(Call::Claim, |store| async move { store.claim(id, &claim).await })
             .await
     }

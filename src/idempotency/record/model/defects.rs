@@ -205,7 +205,7 @@ pub(super) fn defects_at_most_once() -> Vec<(&'static str, Machine, &'static str
             "an interrupted operation is run again",
             Machine {
                 claim: |record, claim, now, fence| {
-                    let mut forgetful = *claim;
+                    let mut forgetful = claim.clone();
                     forgetful.mode = super::AT_LEAST_ONCE;
                     let mut record = record.cloned();
                     if let Some(Record::InProgress { expires_at, .. }) = &mut record {

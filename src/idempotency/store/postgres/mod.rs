@@ -153,12 +153,13 @@ pub(in crate::idempotency) fn retention(mode: Mode) -> Option<i64> {
 
 impl Store for PostgresStore {
     async fn claim(&self, id: KeyId, claim: &Claim) -> Result<Claimed, StorageError> {
-        let params: [Param<'_>; 5] = [
+        let params: [Param<'_>; 6] = [
             (&bytes(id.as_bytes()), Type::BYTEA),
             (&bytes(claim.claim_id.as_bytes()), Type::BYTEA),
             (&bytes(claim.fingerprint.as_bytes()), Type::BYTEA),
             (&microseconds(claim.lease), Type::INT8),
             (&retention(claim.mode), Type::INT8),
+            (&claim.origin.as_str(), Type::TEXT),
         ];
         let read = |row: &Row| row::claimed(row, claim);
         let claimed = async {
@@ -244,13 +245,11 @@ impl Store for PostgresStore {
         let resolved = match resolution {
             Resolution::NotExecuted => self.done(&sql::RESOLVE_NOT_EXECUTED, &[id]).await?,
             Resolution::Completed { outcome, retention } => {
-                let params: [Param<'_>; 4] = [
-                    id,
-                    (&bytes(ClaimId::NOBODY.as_bytes()), Type::BYTEA),
-                    (&outcome.as_ref(), Type::BYTEA),
-                    (&microseconds(*retention), Type::INT8),
-                ];
-                self.done(&sql::RESOLVE_COMPLETED, &params).await?
+                self.resolve_by(&sql::RESOLVE_COMPLETED, id, outcome, *retention)
+                    .await?
+            }
+            Resolution::Corrected { outcome, retention } => {
+                self.resolve_by(&sql::CORRECT, id, outcome, *retention).await?
             }
         };
         Ok(if resolved {
@@ -304,6 +303,22 @@ impl Store for PostgresStore {
 }
 
 impl PostgresStore {
+    async fn resolve_by(
+        &self,
+        sql: &str,
+        id: Param<'_>,
+        outcome: &Bytes,
+        retention: Duration,
+    ) -> Result<bool, StorageError> {
+        let params: [Param<'_>; 4] = [
+            id,
+            (&bytes(ClaimId::NOBODY.as_bytes()), Type::BYTEA),
+            (&outcome.as_ref(), Type::BYTEA),
+            (&microseconds(retention), Type::INT8),
+        ];
+        self.done(sql, &params).await
+    }
+
     async fn end(&self, sql: &str, id: KeyId, owner: &Owner) -> Result<Ended, StorageError> {
         let params: [Param<'_>; 2] = [
             (&bytes(id.as_bytes()), Type::BYTEA),

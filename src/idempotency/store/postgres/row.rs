@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
 use super::super::super::fingerprint::Fingerprint;
-use super::super::super::record::{Cancellation, Claim, ClaimId, Claimed, Interrupted, Outcome, Owner, Record};
+use super::super::super::record::{Cancellation, Claim, ClaimId, Claimed, Interrupted, Origin, Outcome, Owner, Record};
 use super::super::Inspected;
 use crate::KeyId;
 use crate::storage::{StorageError, StorageErrorKind};
@@ -90,6 +90,7 @@ pub(super) fn inspected(row: &Row) -> Result<(KeyId, Inspected), StorageError> {
             lease_until: time(get(row, 6)?)?,
             expires_at: get::<Option<i64>>(row, 7)?.map(time).transpose()?,
             checkpoint: bytes(row, 8)?,
+            origin: Origin::from_text(get::<Option<&str>>(row, 11)?.unwrap_or_default()),
         },
         COMPLETED => Record::Completed {
             owner: owner()?,

@@ -8,7 +8,8 @@ CREATE TABLE steadfast.idempotency (
     lease_until timestamptz,
     expires_at  timestamptz,
     checkpoint  bytea,
-    outcome     bytea
+    outcome     bytea,
+    origin      text
 );
 
 COMMENT ON TABLE steadfast.idempotency IS 'One row per idempotency key; a row whose expires_at is past counts as none';
@@ -17,6 +18,7 @@ COMMENT ON COLUMN steadfast.idempotency.state IS '1 in progress, interrupted onc
 COMMENT ON COLUMN steadfast.idempotency.claim_id IS 'Whoever writes has to name it';
 COMMENT ON COLUMN steadfast.idempotency.attempt IS 'The last attempt; of a cancelled key, the one that was interrupted';
 COMMENT ON COLUMN steadfast.idempotency.expires_at IS 'NULL: never';
+COMMENT ON COLUMN steadfast.idempotency.origin IS 'Of one in progress: face and namespace of the policy';
 
 -- What purge looks for.
 CREATE INDEX idempotency_expires_at ON steadfast.idempotency (expires_at) WHERE expires_at IS NOT NULL;

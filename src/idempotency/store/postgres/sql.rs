@@ -26,7 +26,7 @@ pub(in crate::idempotency) type Sql = LazyLock<String>;
 const SETTINGS_IN_TX: &str = "before AS MATERIALIZED (
     SELECT current_setting('lock_timeout') AS lock_timeout
 ), settings AS MATERIALIZED (
-    SELECT set_config('lock_timeout', CASE lock_timeout WHEN '0' THEN $6 ELSE lock_timeout END, true) FROM before
+    SELECT set_config('lock_timeout', CASE lock_timeout WHEN '0' THEN $7 ELSE lock_timeout END, true) FROM before
 )";
 
 const LIVE: &str = "(r.expires_at IS NULL OR r.expires_at > statement_timestamp())";
@@ -43,7 +43,8 @@ static FREE: Sql = LazyLock::new(|| {
     )
 });
 
-/// `$1` id, `$2` claim id, `$3` fingerprint, `$4` lease, `$5` retention, NULL for at most once: as for all that claim.
+/// `$1` id, `$2` claim id, `$3` fingerprint, `$4` lease, `$5` retention, NULL for at most once, `$6` origin: as for all
+/// that claim.
 /// Answers: fence (NULL where the key is not the caller's), state, whether the fingerprint is the same, attempt, lease
 /// left, checkpoint, outcome. No row where there is a record: the cheapest statement, for the most frequent case.
 ///
@@ -52,9 +53,9 @@ static FREE: Sql = LazyLock::new(|| {
 pub(super) static CLAIM_FRESH: Sql = LazyLock::new(|| {
     format!(
         "INSERT INTO steadfast.idempotency AS r
-            (id, state, claim_id, fence, attempt, fingerprint, lease_until, expires_at)
+            (id, state, claim_id, fence, attempt, fingerprint, lease_until, expires_at, origin)
         VALUES ($1, CASE {BOUNDED} WHEN '' THEN 0 ELSE 1 END, $2, nextval('steadfast.idempotency_fence'), 1, $3,
-            statement_timestamp() + $4 * {MICROSECOND}, statement_timestamp() + ($4 + $5) * {MICROSECOND})
+            statement_timestamp() + $4 * {MICROSECOND}, statement_timestamp() + ($4 + $5) * {MICROSECOND}, $6)
         ON CONFLICT (id) DO NOTHING
         RETURNING r.fence, NULL::smallint, NULL::boolean, r.attempt, NULL::bigint, NULL::bytea, NULL::bytea, {DURABLE}"
     )
@@ -81,13 +82,13 @@ fn claim(settings: &str) -> String {
             {found}
         ), owned AS (
             INSERT INTO steadfast.idempotency AS r
-                (id, state, claim_id, fence, attempt, fingerprint, lease_until, expires_at)
+                (id, state, claim_id, fence, attempt, fingerprint, lease_until, expires_at, origin)
             SELECT $1, 1, $2, nextval('steadfast.idempotency_fence'), 1, $3,
-                statement_timestamp() + $4 * {MICROSECOND}, statement_timestamp() + ($4 + $5) * {MICROSECOND}
+                statement_timestamp() + $4 * {MICROSECOND}, statement_timestamp() + ($4 + $5) * {MICROSECOND}, $6
             FROM settings WHERE NOT EXISTS (SELECT FROM found)
             ON CONFLICT (id) DO UPDATE SET
                 state = 1, claim_id = EXCLUDED.claim_id, fingerprint = EXCLUDED.fingerprint, outcome = NULL,
-                lease_until = EXCLUDED.lease_until, expires_at = EXCLUDED.expires_at,
+                lease_until = EXCLUDED.lease_until, expires_at = EXCLUDED.expires_at, origin = EXCLUDED.origin,
                 checkpoint = CASE WHEN {LIVE} THEN r.checkpoint END,
                 attempt = CASE WHEN NOT {LIVE} THEN 1 WHEN r.claim_id = $2 THEN r.attempt ELSE r.attempt + 1 END,
                 fence = CASE WHEN {LIVE} AND r.claim_id = $2 THEN r.fence
@@ -106,7 +107,7 @@ fn claim(settings: &str) -> String {
 /// Answers as [`CLAIM_FRESH`] does. No row where others got in between.
 pub(super) static CLAIM: Sql = LazyLock::new(|| claim(&SETTINGS) + " FROM answer");
 
-/// `$6` for how long to wait. Answers as [`CLAIM`] does, always with a row: of NULLs for no answer; and with the transaction,
+/// `$7` for how long to wait. Answers as [`CLAIM`] does, always with a row: of NULLs for no answer; and with the transaction,
 /// if there is something to commit in it.
 pub(in crate::idempotency) static CLAIM_IN_TX: Sql = LazyLock::new(|| {
     claim(SETTINGS_IN_TX)
@@ -121,7 +122,7 @@ pub(super) static COMPLETE_HELD: Sql = LazyLock::new(|| {
     format!(
         "WITH {settings}
         UPDATE steadfast.idempotency r SET
-            state = 2, lease_until = NULL, checkpoint = NULL,
+            state = 2, lease_until = NULL, checkpoint = NULL, origin = NULL,
             expires_at = statement_timestamp() + $7 * {MICROSECOND}, outcome = $6
         FROM settings WHERE r.id = $1 AND {LIVE} AND {HELD}
         RETURNING 1::smallint"
@@ -142,7 +143,7 @@ pub(super) static COMPLETE: Sql = LazyLock::new(|| {
             FROM settings WHERE NOT EXISTS (SELECT FROM found)
             ON CONFLICT (id) DO UPDATE SET
                 state = 2, claim_id = EXCLUDED.claim_id, outcome = EXCLUDED.outcome, expires_at = EXCLUDED.expires_at,
-                lease_until = NULL, checkpoint = NULL,
+                lease_until = NULL, checkpoint = NULL, origin = NULL,
                 fence = CASE WHEN {LIVE} THEN r.fence ELSE EXCLUDED.fence END,
                 attempt = CASE WHEN {LIVE} THEN r.attempt ELSE EXCLUDED.attempt END,
                 fingerprint = CASE WHEN {LIVE} THEN r.fingerprint ELSE EXCLUDED.fingerprint END
@@ -161,7 +162,7 @@ const HELD_IN_TX: &str = "(r.state = 1 AND r.claim_id = $2 AND txid_current_if_a
 pub(in crate::idempotency) static COMPLETE_IN_TX: Sql = LazyLock::new(|| {
     format!(
         "UPDATE steadfast.idempotency r SET
-            state = 2, lease_until = NULL, checkpoint = NULL,
+            state = 2, lease_until = NULL, checkpoint = NULL, origin = NULL,
             expires_at = statement_timestamp() + $5 * {MICROSECOND}, outcome = $4
         WHERE r.id = $1 AND {HELD_IN_TX}
         RETURNING 1::smallint"
@@ -251,6 +252,7 @@ pub(super) static CANCEL: Sql = LazyLock::new(|| {
             SELECT $1, 3, 0 FROM settings WHERE NOT EXISTS (SELECT FROM found)
             ON CONFLICT (id) DO UPDATE SET
                 state = 3, claim_id = NULL, fingerprint = NULL, lease_until = NULL, expires_at = NULL, outcome = NULL,
+                origin = NULL,
                 attempt = CASE WHEN {LIVE} THEN r.attempt END,
                 checkpoint = CASE WHEN {LIVE} THEN r.checkpoint END
             WHERE NOT {LIVE} OR (r.state = 1 AND {LEASE_OVER})
@@ -261,18 +263,23 @@ pub(super) static CANCEL: Sql = LazyLock::new(|| {
     )
 });
 
-/// `$1` id, `$2` claim id, `$3` outcome, `$4` retention. Answers: a row where it is resolved.
-pub(super) static RESOLVE_COMPLETED: Sql = LazyLock::new(|| {
+/// `$1` id, `$2` the claim id that is nobody's, `$3` outcome, `$4` retention. Answers: a row where it is resolved.
+pub(super) static RESOLVE_COMPLETED: Sql = LazyLock::new(|| resolve(&format!("r.state = 1 AND {LEASE_OVER}")));
+
+/// The same parameters. Answers: a row where it is corrected.
+pub(super) static CORRECT: Sql = LazyLock::new(|| resolve("r.state = 2 AND r.claim_id = $2"));
+
+fn resolve(condition: &str) -> String {
     let settings = &*SETTINGS;
     format!(
         "WITH {settings}
         UPDATE steadfast.idempotency r SET
-            state = 2, claim_id = $2, lease_until = NULL, checkpoint = NULL,
+            state = 2, claim_id = $2, lease_until = NULL, checkpoint = NULL, origin = NULL,
             expires_at = statement_timestamp() + $4 * {MICROSECOND}, outcome = $3
-        FROM settings WHERE r.id = $1 AND {LIVE} AND r.state = 1 AND {LEASE_OVER}
+        FROM settings WHERE r.id = $1 AND {LIVE} AND {condition}
         RETURNING 1::smallint"
     )
-});
+}
 
 /// `$1` id. Answers: a row where it is resolved.
 pub(super) static RESOLVE_NOT_EXECUTED: Sql = LazyLock::new(|| {
@@ -310,7 +317,7 @@ const RECORDS: &str = "SELECT r.id, r.state, r.claim_id, r.fence, r.attempt, r.f
     (extract(epoch FROM r.lease_until) * 1000000)::bigint,
     (extract(epoch FROM r.expires_at) * 1000000)::bigint,
     r.checkpoint, r.outcome,
-    (extract(epoch FROM statement_timestamp()) * 1000000)::bigint
+    (extract(epoch FROM statement_timestamp()) * 1000000)::bigint, r.origin
 FROM steadfast.idempotency r";
 
 /// `$1` id.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use redis::Value;
 
 use super::super::super::fingerprint::Fingerprint;
-use super::super::super::record::{ClaimId, Interrupted, Owner, Record};
+use super::super::super::record::{ClaimId, Interrupted, Origin, Owner, Record};
 use super::super::Inspected;
 use crate::storage::{StorageError, StorageErrorKind};
 
@@ -87,13 +87,14 @@ impl Reply {
             let lease_until = self.optional()?;
             let expires_at = self.optional()?.map(|at| parsed(&at)).transpose()?;
             let expires_at = expires_at.map(Duration::from_millis);
-            let (outcome, checkpoint) = (self.optional()?, self.optional()?);
+            let (outcome, checkpoint, origin) = (self.optional()?, self.optional()?, self.optional()?);
             match state {
                 b"p" => Record::InProgress {
                     owner,
                     lease_until: Duration::from_millis(parsed(&lease_until.ok_or_else(unreadable)?)?),
                     expires_at,
                     checkpoint,
+                    origin: Origin::from_text(&String::from_utf8_lossy(&origin.unwrap_or_default())),
                 },
                 b"c" => Record::Completed {
                     owner,

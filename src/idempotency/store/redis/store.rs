@@ -30,11 +30,12 @@ impl Store for RedisStore {
             Mode::AtMostOnce => Vec::new(),
         };
         let lease = millis(claim.lease);
-        let args: [&[u8]; 4] = [
+        let args: [&[u8]; 5] = [
             claim.claim_id.as_bytes(),
             claim.fingerprint.as_bytes(),
             &lease,
             &retention,
+            claim.origin.as_str().as_bytes(),
         ];
         let (answer, mut reply) = self.run(&script::CLAIM, id, &args).await?;
         Ok(match &*answer {
@@ -127,14 +128,13 @@ impl Store for RedisStore {
     }
 
     async fn resolve(&self, id: KeyId, resolution: &Resolution) -> Result<Resolved, StorageError> {
-        let (answer, _) = match resolution {
-            Resolution::NotExecuted => self.run(&script::RESOLVE, id, &[]).await?,
-            Resolution::Completed { outcome, retention } => {
-                let retention = millis(*retention);
-                let args: [&[u8]; 3] = [ClaimId::NOBODY.as_bytes(), outcome, &retention];
-                self.run(&script::RESOLVE, id, &args).await?
-            }
+        let (how, outcome, retention): (&[u8], _, _) = match resolution {
+            Resolution::NotExecuted => (b"not executed", &Bytes::new(), Vec::new()),
+            Resolution::Completed { outcome, retention } => (b"completed", outcome, millis(*retention)),
+            Resolution::Corrected { outcome, retention } => (b"corrected", outcome, millis(*retention)),
         };
+        let args: [&[u8]; 4] = [how, ClaimId::NOBODY.as_bytes(), outcome, &retention];
+        let (answer, _) = self.run(&script::RESOLVE, id, &args).await?;
         match &*answer {
             b"resolved" => Ok(Resolved::Resolved),
             b"not interrupted" => Ok(Resolved::NotInterrupted),

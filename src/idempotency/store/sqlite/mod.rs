@@ -162,7 +162,7 @@ pub(crate) fn clamped(claim: &Claim) -> Claim {
             },
             Mode::AtMostOnce => Mode::AtMostOnce,
         },
-        ..*claim
+        ..claim.clone()
     }
 }
 
@@ -228,6 +228,10 @@ impl Store for SqliteStore {
                 retention: stored(retention),
             },
             Resolution::NotExecuted => Resolution::NotExecuted,
+            Resolution::Corrected { outcome, retention } => Resolution::Corrected {
+                outcome: outcome.clone(),
+                retention: stored(retention),
+            },
         };
         self.step(id, move |record, now| Record::resolve(record, &resolution, now))
             .await

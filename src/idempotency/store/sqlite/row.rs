@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::super::super::fingerprint::Fingerprint;
-use super::super::{ClaimId, Interrupted, Owner, Record, Write};
+use super::super::{ClaimId, Interrupted, Origin, Owner, Record, Write};
 use crate::KeyId;
 use crate::storage::sqlite::Fault;
 use crate::storage::sqlite::value::{blob, ms, signed, time, unsigned};
@@ -17,7 +17,7 @@ const CANCELLED: i64 = 2;
 /// The columns of a row, in the order in which [`read`] and [`write`] expect them.
 macro_rules! columns {
     () => {
-        "status, fence, attempt, claim_id, fingerprint, lease_until, expires_at, checkpoint, outcome"
+        "status, fence, attempt, claim_id, fingerprint, lease_until, expires_at, checkpoint, outcome, origin"
     };
 }
 
@@ -67,7 +67,7 @@ pub(super) fn interrupted(
     let mut rows = statement.query((ms(now), after, limit))?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        found.push((KeyId::from_bytes(row.get(9)?), read(row)?));
+        found.push((KeyId::from_bytes(row.get(10)?), read(row)?));
     }
     Ok(found)
 }
@@ -108,14 +108,14 @@ fn insert(connection: &Connection, id: KeyId, record: &Record) -> Result<(), Fau
     const INSERT: &str = concat!(
         "INSERT INTO steadfast_idempotency (id, ",
         columns!(),
-        ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+        ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
     );
     write(connection, INSERT, id, record)
 }
 
 fn update(connection: &Connection, id: KeyId, record: &Record) -> Result<(), Fault> {
     const UPDATE: &str = "UPDATE steadfast_idempotency SET status = ?2, fence = ?3, attempt = ?4, claim_id = ?5,
-        fingerprint = ?6, lease_until = ?7, expires_at = ?8, checkpoint = ?9, outcome = ?10 WHERE id = ?1";
+        fingerprint = ?6, lease_until = ?7, expires_at = ?8, checkpoint = ?9, outcome = ?10, origin = ?11 WHERE id = ?1";
     write(connection, UPDATE, id, record)
 }
 
@@ -145,6 +145,10 @@ fn write(connection: &Connection, sql: &str, id: KeyId, record: &Record) -> Resu
             )
         }
     };
+    let origin = match record {
+        Record::InProgress { origin, .. } => Some(origin.as_str()),
+        Record::Completed { .. } | Record::Cancelled { .. } => None,
+    };
     statement.execute((
         id.as_bytes(),
         status,
@@ -156,6 +160,7 @@ fn write(connection: &Connection, sql: &str, id: KeyId, record: &Record) -> Resu
         record.expires_at().map(ms),
         checkpoint,
         outcome,
+        origin,
     ))?;
     Ok(())
 }
@@ -177,6 +182,7 @@ fn read(row: &Row<'_>) -> Result<Record, Fault> {
             lease_until: time(row.get(5)?)?,
             expires_at: row.get::<_, Option<i64>>(6)?.map(time).transpose()?,
             checkpoint: blob(row, 7)?,
+            origin: Origin::from_text(row.get::<_, Option<Box<str>>>(9)?.as_deref().unwrap_or_default()),
         }),
         COMPLETED => Ok(Record::Completed {
             owner: owner()?,

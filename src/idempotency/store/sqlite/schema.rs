@@ -19,7 +19,8 @@ CREATE TABLE steadfast_idempotency (
     lease_until INTEGER,
     expires_at INTEGER,
     checkpoint BLOB,
-    outcome BLOB
+    outcome BLOB,
+    origin TEXT
 ) STRICT;
 CREATE INDEX steadfast_idempotency_expiring
     ON steadfast_idempotency (expires_at) WHERE expires_at IS NOT NULL;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use proptest::prelude::*;
 use tokio::runtime::Builder;
 
-use super::super::{ClaimId, Status};
+use super::super::{ClaimId, Origin, Status};
 use super::*;
 use crate::idempotency::Fingerprint;
 use crate::storage::StorageErrorKind;
@@ -35,6 +35,7 @@ fn first_claim(mode: Mode, lease: Duration) -> Claim {
         fingerprint: Fingerprint::of_parts(&[&[1]]),
         mode,
         lease,
+        origin: Origin::from_text("call:tests"),
     }
 }
 
@@ -84,10 +85,12 @@ fn actions() -> impl Strategy<Value = Action> {
         fingerprint: Fingerprint::of_parts(&[&[u8::from(other && who == 3)]]),
         mode,
         lease,
+        origin: Origin::from_text(if other { "call:tests" } else { "http:tests" }),
     });
     let bytes = prop_oneof![Just(Bytes::new()), Just(Bytes::from_static(b"\0bytes\xff"))];
     let resolution = prop_oneof![
         (bytes.clone(), durations()).prop_map(|(outcome, retention)| Resolution::Completed { outcome, retention }),
+        (bytes.clone(), durations()).prop_map(|(outcome, retention)| Resolution::Corrected { outcome, retention }),
         Just(Resolution::NotExecuted)
     ];
     prop_oneof![
@@ -221,6 +224,10 @@ async fn holds(actions: Vec<Action>) {
                         retention: stored(retention),
                     },
                     Resolution::NotExecuted => Resolution::NotExecuted,
+                    Resolution::Corrected { outcome, retention } => Resolution::Corrected {
+                        outcome,
+                        retention: stored(retention),
+                    },
                 };
                 let expected = model.step(*key, |record| Record::resolve(record, &resolution, now));
                 assert_eq!(resolved, expected, "{action:?}");
@@ -280,7 +287,7 @@ async fn a_clock_that_jumps_takes_over_late_or_early_and_the_loser_is_fenced() {
     let claim = first_claim(KEPT, Duration::from_secs(30));
     let second = Claim {
         claim_id: ClaimId::from_bytes([2; 16]),
-        ..claim
+        ..claim.clone()
     };
     let Claimed::Owned { owner: first, .. } = store.claim(id(1), &claim).await.unwrap() else {
         panic!("the key was free");

@@ -6,7 +6,9 @@ use bytes::Bytes;
 
 use crate::KeyId;
 use crate::idempotency::Fingerprint;
-use crate::idempotency::store::{Claim, ClaimId, Claimed, Completed, Inspected, Mode, Owner, SharedStore, Store};
+use crate::idempotency::store::{
+    Claim, ClaimId, Claimed, Completed, Face, Inspected, Mode, Origin, Owner, SharedStore, Store,
+};
 use crate::random::unique;
 pub(super) use crate::testing::check::{Broken, Check, ensure, same};
 
@@ -86,6 +88,7 @@ pub(super) fn claim() -> Claim {
         fingerprint: request(1),
         mode: KEPT,
         lease: HOUR,
+        origin: Origin::new(Face::Call, "conformance"),
     }
 }
 

@@ -36,6 +36,49 @@ pub(super) async fn what_an_operator_resolved_is_not_overwritten(bench: &Bench) 
     same("cancelling what is done", &cancelled, &done)
 }
 
+pub(super) async fn what_an_operator_resolved_can_be_corrected_and_nothing_else(bench: &Bench) -> Check {
+    let store = &bench.store;
+    let corrected = Resolution::Corrected {
+        outcome: Bytes::from_static(b"corrected"),
+        retention: HOUR,
+    };
+    let refuses = async |id, what: &str| {
+        let answer = store.resolve(id, &corrected).await?;
+        same(what, &answer, &Resolved::NotInterrupted)
+    };
+    let id = fresh_id();
+    refuses(id, "correcting what is not there").await?;
+    let owner = bench.own(id, &claim()).await?;
+    refuses(id, "correcting what is in progress").await?;
+    bench.complete(id, &owner, b"its own").await?;
+    refuses(id, "correcting what was completed").await?;
+    same(
+        "the outcome of who ran it",
+        &bench.handle(1).claim(id, &claim()).await?,
+        &completed(1, b"its own"),
+    )?;
+
+    let (id, late) = bench.interrupted(Mode::AtMostOnce).await?;
+    refuses(id, "correcting what is interrupted").await?;
+    let resolution = Resolution::Completed {
+        outcome: Bytes::from_static(b"mistaken"),
+        retention: HOUR,
+    };
+    store.resolve(id, &resolution).await?;
+    for _ in 0..2 {
+        let answer = bench.handle(1).resolve(id, &corrected).await?;
+        same("correcting", &answer, &Resolved::Resolved)?;
+        let claimed = store.claim(id, &claim()).await?;
+        same("a claim", &claimed, &completed(1, b"corrected"))?;
+    }
+    let completion = bench.complete(id, &late, b"late").await?;
+    same("a late completion", &completion, &Completed::Lost)?;
+    let not_executed = store.resolve(id, &Resolution::NotExecuted).await?;
+    same("taking it back", &not_executed, &Resolved::NotInterrupted)?;
+    store.forget(id).await?;
+    refuses(id, "correcting what was forgotten").await
+}
+
 pub(super) async fn a_release_forgets_no_earlier_attempt(bench: &Bench) -> Check {
     let (id, _) = bench.interrupted(KEPT).await?;
     let second = bench.own(id, &claim()).await?;

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::bench::{Bench, Broken, Check, HOUR, claim, ensure, fresh_id, request, same};
 use crate::KeyId;
 use crate::idempotency::store::{
-    Cancellation, Claim, Claimed, Mode, Owner, Record, Resolution, SharedStore, Step, Store, Write,
+    Cancellation, Claim, Claimed, Mode, Origin, Owner, Record, Resolution, SharedStore, Step, Store, Write,
 };
 use crate::random::Random;
 
@@ -52,6 +52,9 @@ struct History {
     last_fence: u64,
     clients: Vec<(Claim, Option<Owner>)>,
 }
+
+/// Whoever claims says who it is, in whatever language.
+const ORIGINS: [&str; 2] = ["http:payments", "call:Zahlungen für '\"\\"];
 
 /// In hours, as the clocks differ by less than that.
 fn rounded(left: Duration) -> Duration {
@@ -143,7 +146,7 @@ impl History {
         let owner = self.owner(client);
         // Closed keys are opened again soon, as they answer everything alike.
         let closed = matches!(self.model, Some(Record::Cancelled { .. })) && self.one_in(3);
-        let drawn = if closed { 30 } else { self.random.below(32) };
+        let drawn = if closed { 30 } else { self.random.below(33) };
         match drawn {
             0..=12 => self.claim(&store, client).await?,
             13..=16 => {
@@ -175,18 +178,18 @@ impl History {
                 let expected = timeless_cancellation(self.write(step));
                 agree("cancel", &timeless_cancellation(got), &expected)?;
             }
-            28 => {
-                let resolution = if self.one_in(2) {
-                    Resolution::NotExecuted
-                } else {
-                    let (outcome, retention) = (self.value(), self.time());
-                    Resolution::Completed { outcome, retention }
+            28..=29 => {
+                let (outcome, retention) = (self.value(), self.time());
+                let resolution = match self.random.below(3) {
+                    0 => Resolution::NotExecuted,
+                    1 => Resolution::Completed { outcome, retention },
+                    _ => Resolution::Corrected { outcome, retention },
                 };
                 let got = store.resolve(self.id, &resolution).await?;
                 let step = Record::resolve(self.model.as_ref(), &resolution, self.now);
                 agree("resolve", &got, &self.write(step))?;
             }
-            29..=30 => {
+            30..=31 => {
                 let got = store.forget(self.id).await?;
                 let step = Record::forget(self.model.as_ref(), self.now);
                 agree("forget", &got, &self.write(step))?;
@@ -198,7 +201,7 @@ impl History {
 
     /// As whom the client writes: what it was told, or all that it knows.
     fn owner(&self, client: usize) -> Owner {
-        let (claim, told) = self.clients[client];
+        let (claim, told) = &self.clients[client];
         told.unwrap_or(Owner {
             claim_id: claim.claim_id,
             fence: 0,
@@ -217,11 +220,12 @@ impl History {
                 fingerprint: request(if self.one_in(6) { 2 } else { 1 }),
                 mode,
                 lease: self.time(),
+                origin: Origin::from_text(ORIGINS[usize::from(self.one_in(2))]),
                 ..claim()
             };
             self.clients[client] = (another, None);
         }
-        let claim = self.clients[client].0;
+        let claim = self.clients[client].0.clone();
         let got = store.claim(self.id, &claim).await?;
         let held = match Record::live(self.model.as_ref(), self.now) {
             Some(Record::InProgress { owner, .. }) => Some(owner.claim_id),

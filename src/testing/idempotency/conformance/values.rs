@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::bench::{Bench, Check, HOUR, claim, ensure, fresh_id, same};
 use crate::KeyId;
 use crate::idempotency::Fingerprint;
-use crate::idempotency::store::{Claim, ClaimId, Claimed, Completed, Outcome, Store};
+use crate::idempotency::store::{Claim, ClaimId, Claimed, Completed, Face, Origin, Outcome, Store};
 
 const MEBIBYTE: usize = 1024 * 1024;
 
@@ -55,6 +55,36 @@ pub(super) async fn any_bytes_are_kept_and_none_is_not_empty(bench: &Bench) -> C
         Claimed::Owned { checkpoint: None, .. } => Ok(()),
         other => Err(format!("a first claim: expected no checkpoint, got {other:?}").into()),
     }
+}
+
+pub(super) async fn whose_a_record_is_can_be_read_while_it_is_in_progress(bench: &Bench) -> Check {
+    let store = &bench.store;
+    let id = fresh_id();
+    let claim_of = |face, namespace| Claim {
+        origin: Origin::new(face, namespace),
+        ..claim()
+    };
+    let first = claim_of(Face::Http, "Zahlungen für '\"\\: ");
+    let owner = bench.own(id, &first).await?;
+    store
+        .renew(id, &owner, HOUR, Some(&Bytes::from_static(b"note")))
+        .await?;
+    same("who claimed", &bench.record(id).await?.origin(), &Some(&first.origin))?;
+    store.interrupt(id, &owner).await?;
+    same(
+        "who was interrupted",
+        &bench.record(id).await?.origin(),
+        &Some(&first.origin),
+    )?;
+    let second = claim_of(Face::Call, "");
+    let owner = bench.own(id, &second).await?;
+    same(
+        "who took over",
+        &bench.record(id).await?.origin(),
+        &Some(&second.origin),
+    )?;
+    bench.complete(id, &owner, b"kept").await?;
+    same("who completed", &bench.record(id).await?.origin(), &None)
 }
 
 pub(super) async fn ids_are_any_bytes(bench: &Bench) -> Check {

@@ -8,7 +8,7 @@ elseif state == 'x' then
     if attempt then return unknown() else return {'cancelled'} end
 elseif state == 'p' then
     call('HSET', key, 's', 'x')
-    call('HDEL', key, 'i', 'q', 'l', 'e')
+    call('HDEL', key, 'i', 'q', 'l', 'e', 'w')
     call('PERSIST', key)
     return unknown()
 end

@@ -1,4 +1,5 @@
 local asking, request, lease, retention = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local origin = ARGV[5]
 
 local note = false
 if not state then
@@ -27,10 +28,11 @@ lease_until = now + lease
 if retention then
     expires_at = lease_until + retention
     call('HSET', key, 's', 'p', 'h', high, 'i', asking, 'f', fence, 'a', attempt, 'q', request, 'l', lease_until,
-        'e', expires_at)
+        'w', origin, 'e', expires_at)
     call('PEXPIREAT', key, expires_at + day)
 else
-    call('HSET', key, 's', 'p', 'h', high, 'i', asking, 'f', fence, 'a', attempt, 'q', request, 'l', lease_until)
+    call('HSET', key, 's', 'p', 'h', high, 'i', asking, 'f', fence, 'a', attempt, 'q', request, 'l', lease_until,
+        'w', origin)
     call('HDEL', key, 'e')
     call('PERSIST', key)
 end

@@ -11,6 +11,6 @@ elseif state == 'c' then
     return {'already applied'}
 end
 call('HSET', key, 's', 'c', 'o', outcome, 'e', now + retention)
-call('HDEL', key, 'l', 'n')
+call('HDEL', key, 'l', 'n', 'w')
 call('PEXPIREAT', key, now + retention + day)
 return {'applied'}

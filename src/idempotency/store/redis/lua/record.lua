@@ -4,7 +4,7 @@
 -- h  the largest fence that was given out
 -- i f a q  owner: claim id, fence, attempt, fingerprint
 -- l  end of the lease      e  expiry, none for never
--- o  outcome               n  checkpoint
+-- o  outcome               n  checkpoint     w  whose it is, of one in progress
 local key, call = KEYS[1], redis.call
 local time = call('TIME')
 local micros = time[1] * 1000000 + time[2]
