@@ -4,6 +4,8 @@ mod decide;
 #[cfg(test)]
 mod model;
 mod state;
+#[cfg(test)]
+mod table;
 
 pub(crate) use decide::{Circumstances, Next, Stop, decide, unresolved};
 pub(crate) use state::{Direction, State};
