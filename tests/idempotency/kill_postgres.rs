@@ -14,9 +14,10 @@ use steadfast::{Error, Key, Rejected, RejectedKind};
 use tokio::runtime::{Builder, Runtime};
 
 use super::support::folder::Folder;
-use super::support::kill::{self, Child, Effects, Stop, Stopping, kills};
+use super::support::kill::{self, Child, Effects, Stop, kills};
 use super::support::postgres::Database;
 use super::support::postgres_to_crash_url;
+use super::support::stopping::Stopping;
 
 const CHILD: &str = "kill_postgres::child";
 

@@ -11,7 +11,8 @@ use steadfast::{Error, Key, Rejected, RejectedKind};
 use tokio::runtime::Builder;
 
 use super::support::folder::Folder;
-use super::support::kill::{self, Child, Effects, Stop, Stopping, kills};
+use super::support::kill::{self, Child, Effects, Stop, kills};
+use super::support::stopping::Stopping;
 
 const CHILD: &str = "kill_sqlite::child";
 

@@ -2,9 +2,12 @@
 
 #![allow(dead_code, reason = "no one topic uses all of it")]
 
+#[path = "../../support/folder.rs"]
 pub(crate) mod folder;
+#[path = "../../support/kill.rs"]
 pub(crate) mod kill;
 pub(crate) mod postgres;
+pub(crate) mod stopping;
 
 use std::env;
 

@@ -9,7 +9,7 @@
 //! fn child() {
 //!     let Some(child) = kill::child() else { return }; // in an ordinary run there is nothing to do
 //!     // a runtime of one thread: where the child stops, all of it stops, heartbeats too
-//!     let store = kill::Stopping::new(open(child.place()), &child);
+//!     let store = Stopping::new(open(child.place()), &child);
 //!     ..                                               // every call of the store is a kill point before and after it
 //!     child.reach("before the effect");                // and so is this
 //!     child.say("executed 1");                         // what its parent is to know
@@ -30,6 +30,8 @@
 //! URL: whatever the child needs to find what it had before. `kills(default)` is how often, `KILLS=200` says otherwise.
 //! The signal is SIGKILL: the child has no last word.
 
+#![allow(dead_code, reason = "no one topic uses all of it")]
+
 use std::env;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -40,14 +42,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
-
-use bytes::Bytes;
-use steadfast::KeyId;
-use steadfast::idempotency::store::{
-    Cancellation, Claim, Claimed, Completed, Durability, Ended, Forgotten, Inspected, Owner, Renewed, Resolution,
-    Resolved, Store,
-};
-use steadfast::storage::StorageError;
 
 const SCENARIO: &str = "STEADFAST_KILL_SCENARIO";
 const PLACE: &str = "STEADFAST_KILL_PLACE";
@@ -96,6 +90,14 @@ impl Child {
                 thread::park();
             }
         }
+    }
+
+    /// A kill point before `call` and one after it.
+    pub(crate) async fn around<T>(&self, write: &str, call: impl Future<Output = T>) -> T {
+        self.reach(&format!("before {write}"));
+        let answer = call.await;
+        self.reach(&format!("after {write}"));
+        answer
     }
 
     /// Tells the parent.
@@ -218,99 +220,5 @@ impl Effects {
             Ok(file) => BufReader::new(file).lines().map(Result::unwrap).collect(),
             Err(_) => Vec::new(),
         }
-    }
-}
-
-/// A store with a kill point before and after each of its writes.
-pub(crate) struct Stopping<S> {
-    store: S,
-    child: Arc<Child>,
-}
-
-impl<S: Store> Stopping<S> {
-    pub(crate) fn new(store: S, child: &Arc<Child>) -> Self {
-        Self {
-            store,
-            child: Arc::clone(child),
-        }
-    }
-
-    async fn around<T>(&self, write: &str, call: impl Future<Output = T>) -> T {
-        self.child.reach(&format!("before {write}"));
-        let answer = call.await;
-        self.child.reach(&format!("after {write}"));
-        answer
-    }
-}
-
-impl<S: Store> Store for Stopping<S> {
-    async fn claim(&self, id: KeyId, claim: &Claim) -> Result<Claimed, StorageError> {
-        self.around("claim", self.store.claim(id, claim)).await
-    }
-
-    async fn complete(
-        &self,
-        id: KeyId,
-        owner: &Owner,
-        outcome: &Bytes,
-        retention: Duration,
-    ) -> Result<Completed, StorageError> {
-        let complete = self.store.complete(id, owner, outcome, retention);
-        self.around("complete", complete).await
-    }
-
-    async fn renew(
-        &self,
-        id: KeyId,
-        owner: &Owner,
-        lease: Duration,
-        checkpoint: Option<&Bytes>,
-    ) -> Result<Renewed, StorageError> {
-        let renew = self.store.renew(id, owner, lease, checkpoint);
-        self.around("renew", renew).await
-    }
-
-    async fn release(&self, id: KeyId, owner: &Owner) -> Result<Ended, StorageError> {
-        self.around("release", self.store.release(id, owner)).await
-    }
-
-    async fn interrupt(&self, id: KeyId, owner: &Owner) -> Result<Ended, StorageError> {
-        self.around("interrupt", self.store.interrupt(id, owner)).await
-    }
-
-    async fn cancel(&self, id: KeyId) -> Result<Cancellation, StorageError> {
-        self.around("cancel", self.store.cancel(id)).await
-    }
-
-    async fn resolve(&self, id: KeyId, resolution: &Resolution) -> Result<Resolved, StorageError> {
-        self.around("resolve", self.store.resolve(id, resolution)).await
-    }
-
-    async fn forget(&self, id: KeyId) -> Result<Forgotten, StorageError> {
-        self.around("forget", self.store.forget(id)).await
-    }
-
-    async fn inspect(&self, id: KeyId) -> Result<Option<Inspected>, StorageError> {
-        self.store.inspect(id).await
-    }
-
-    async fn list_interrupted(
-        &self,
-        after: Option<KeyId>,
-        limit: usize,
-    ) -> Result<Vec<(KeyId, Inspected)>, StorageError> {
-        self.store.list_interrupted(after, limit).await
-    }
-
-    async fn count_interrupted(&self) -> Result<u64, StorageError> {
-        self.store.count_interrupted().await
-    }
-
-    async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
-        self.store.purge(limit).await
-    }
-
-    fn durability(&self) -> Durability {
-        self.store.durability()
     }
 }
