@@ -12,6 +12,7 @@ mod definition;
 mod engine;
 mod memory;
 mod postgres;
+mod sqlite;
 #[path = "../idempotency/support/mod.rs"]
 mod support;
 mod tower;
