@@ -9,11 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use steadfast::KeyId;
-use steadfast::saga::SagaId;
 use steadfast::saga::journal::{
     Append, Appended, ClaimQuery, Created, DefinitionId, Entry, Hold, Journal, NewSaga, OwnerId, SagaStatus,
     SqliteJournal,
 };
+use steadfast::saga::{Cx, Saga, SagaEngine, SagaId};
 use steadfast::storage::rusqlite::Connection;
 use steadfast::storage::{Durability, SqliteStorage, StorageErrorKind};
 use tokio::runtime::Builder;
@@ -420,11 +420,19 @@ async fn a_store_of_idempotency_and_a_journal_share_a_file() {
 }
 
 #[tokio::test]
-async fn a_journal_whose_file_is_relaxed_says_so() {
+async fn a_journal_whose_file_is_relaxed_drives_no_sagas_unless_that_is_accepted() {
     let folder = Folder::new();
     let relaxed = SqliteStorage::builder(folder.file()).relaxed_durability();
     let journal = SqliteJournal::new(&relaxed.open().await.unwrap());
     assert_eq!(journal.durability(), Durability::Relaxed);
+    let saga = Saga::<u32>::builder("order")
+        .read_only("look", async |_: &mut Cx<u32>| Ok(()))
+        .build()
+        .unwrap();
+    let builder = || SagaEngine::builder(journal.clone()).register(&saga);
+    let refused = builder().build().unwrap_err();
+    assert!(refused.to_string().contains("accept_relaxed_durability"), "{refused}");
+    assert!(builder().accept_relaxed_durability().build().is_ok());
     assert_eq!(opened(&folder).await.durability(), Durability::Durable);
 }
 

@@ -12,6 +12,7 @@ use super::registered::Registered;
 use super::{SagaData, SagaEngine, worker};
 use crate::ConfigError;
 use crate::rejected::Name;
+use crate::storage::Durability;
 use crate::storage::lease::{DEFAULT_LEASE, MAX_LEASE, MIN_LEASE};
 
 /// How often an engine looks for sagas that are due.
@@ -30,6 +31,7 @@ pub struct SagaEngineBuilder {
     journal: Arc<dyn Journal>,
     settings: Settings,
     registered: Vec<(DefinitionId, Arc<dyn Drive>)>,
+    accept_relaxed: bool,
 }
 
 impl SagaEngineBuilder {
@@ -45,6 +47,7 @@ impl SagaEngineBuilder {
                 max_recoveries: DEFAULT_MAX_RECOVERIES,
             },
             registered: Vec::new(),
+            accept_relaxed: false,
         }
     }
 
@@ -91,11 +94,19 @@ impl SagaEngineBuilder {
         self
     }
 
+    /// Allows a journal that can lose what it has acknowledged with the power: a saga that had turned back may then go
+    /// forward again, over steps that are undone. Default: such a journal is refused.
+    pub fn accept_relaxed_durability(mut self) -> Self {
+        self.accept_relaxed = true;
+        self
+    }
+
     /// The engine. It claims at once what is due, on tasks of the runtime it is built in.
     ///
     /// # Errors
     ///
-    /// When two definitions would drive the same sagas, or a setting is out of its range.
+    /// When two definitions would drive the same sagas, the journal can lose what it has acknowledged, or a setting is out
+    /// of its range.
     ///
     /// # Panics
     ///
@@ -118,6 +129,11 @@ impl SagaEngineBuilder {
         let most = tokio::sync::Semaphore::MAX_PERMITS;
         if max_concurrent > most {
             return wrong("max_concurrent", &max_concurrent, &format!("at most {most}"));
+        }
+        let durability = self.journal.durability();
+        if durability == Durability::Relaxed && !self.accept_relaxed {
+            let allowed = "Durable, unless accept_relaxed_durability() is said";
+            return wrong("journal", &durability, allowed);
         }
         let mut registry = BTreeMap::new();
         for (definition, drive) in self.registered {
