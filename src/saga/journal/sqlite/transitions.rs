@@ -12,10 +12,15 @@ use super::{entries, row};
 use crate::saga::id::SagaId;
 use crate::storage::sqlite::value::stored;
 use crate::storage::sqlite::{Fault, Turn};
+use crate::storage::{StorageError, StorageErrorKind};
 
 pub(super) fn create(turn: &Turn<'_>, new: &NewSaga) -> Result<Created, Fault> {
     if let Some(existing) = row::find(turn.connection, new.key)? {
         return Ok(existing.meets(new));
+    }
+    if row::load(turn.connection, new.id)?.is_some() {
+        let taken = "there is a saga of this id, with another key";
+        return Err(StorageError::new(StorageErrorKind::Refused, taken).into());
     }
     let head = Head::of(new, turn.now);
     row::insert(turn.connection, &head)?;
