@@ -10,6 +10,8 @@
 mod conformance;
 mod definition;
 mod engine;
+mod kill;
+mod kill_sqlite;
 mod memory;
 mod postgres;
 mod sqlite;

@@ -26,9 +26,9 @@
 //! }
 //! ```
 //!
-//! `Stop::After(time)` kills wherever the child is by then, counted from when it says `begun`. A place is a path or a
-//! URL: whatever the child needs to find what it had before. `kills(default)` is how often, `KILLS=200` says otherwise.
-//! The signal is SIGKILL: the child has no last word.
+//! `Stop::Named(point)` kills at the first point of that name. `Stop::After(time)` kills wherever the child is by then,
+//! counted from when it says `begun`. A place is a path or a URL: whatever the child needs to find what it had before.
+//! `kills(default)` is how often, `KILLS=200` says otherwise. The signal is SIGKILL: the child has no last word.
 
 #![allow(dead_code, reason = "no one topic uses all of it")]
 
@@ -51,14 +51,17 @@ const STOP_AT: &str = "STEADFAST_KILL_STOP_AT";
 const MARK: &str = "kill: ";
 const STOPPED: &str = "stopped ";
 const POINTS: &str = "points ";
+const REACHED: &str = "reached ";
+const NOWHERE: &str = "nowhere";
 const BEGUN: &str = "begun";
 
 /// The process that is killed, as it sees itself.
+#[derive(Debug)]
 pub(crate) struct Child {
     scenario: String,
     place: String,
-    /// The number of the kill point at which it stops; 0 for none.
-    stop_at: usize,
+    /// The number, or the name, of the kill point at which it stops; [`NOWHERE`], where it tells of each; or empty.
+    stop_at: String,
     reached: AtomicUsize,
 }
 
@@ -67,7 +70,7 @@ pub(crate) fn child() -> Option<Arc<Child>> {
     Some(Arc::new(Child {
         scenario: env::var(SCENARIO).ok()?,
         place: env::var(PLACE).unwrap(),
-        stop_at: env::var(STOP_AT).unwrap().parse().unwrap(),
+        stop_at: env::var(STOP_AT).unwrap(),
         reached: AtomicUsize::new(0),
     }))
 }
@@ -84,7 +87,10 @@ impl Child {
     /// A kill point. Where it is the one to stop at, this thread goes no further, and the parent kills.
     pub(crate) fn reach(&self, point: &str) {
         let number = self.reached.fetch_add(1, Ordering::SeqCst) + 1;
-        if number == self.stop_at {
+        if self.stop_at == NOWHERE {
+            return self.say(&format!("{REACHED}{point}"));
+        }
+        if self.stop_at == point || self.stop_at == number.to_string() {
             self.say(&format!("{STOPPED}{point}"));
             loop {
                 thread::park();
@@ -125,6 +131,8 @@ pub(crate) enum Stop {
     Never,
     /// At the kill point of this number, from 1 on.
     At(usize),
+    /// At the first kill point of this name.
+    Named(&'static str),
     /// So long after it has said [`Child::begun`].
     After(Duration),
 }
@@ -138,19 +146,23 @@ pub(crate) struct Run {
     pub(crate) said: Vec<String>,
     /// How many kill points it had, where it finished.
     pub(crate) points: usize,
+    /// Their names, where it was to be killed at none.
+    pub(crate) reached: Vec<String>,
 }
 
 /// Runs the test `test` of this program as a child, and kills it at `stop`.
 pub(crate) fn run(test: &str, scenario: &str, place: &str, stop: Stop) -> Run {
     let stop_at = match stop {
-        Stop::At(number) => number,
-        Stop::Never | Stop::After(_) => 0,
+        Stop::At(number) => number.to_string(),
+        Stop::Named(point) => point.to_owned(),
+        Stop::Never => NOWHERE.to_owned(),
+        Stop::After(_) => String::new(),
     };
     let mut process = Command::new(env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(SCENARIO, scenario)
         .env(PLACE, place)
-        .env(STOP_AT, stop_at.to_string())
+        .env(STOP_AT, stop_at)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -158,6 +170,7 @@ pub(crate) fn run(test: &str, scenario: &str, place: &str, stop: Stop) -> Run {
         at: None,
         said: Vec::new(),
         points: 0,
+        reached: Vec::new(),
     };
     let mut killed = false;
     for line in BufReader::new(process.stdout.take().unwrap()).lines() {
@@ -169,6 +182,8 @@ pub(crate) fn run(test: &str, scenario: &str, place: &str, stop: Stop) -> Run {
             run.at = Some(point.to_owned());
             process.kill().unwrap();
             killed = true;
+        } else if let Some(point) = said.strip_prefix(REACHED) {
+            run.reached.push(point.to_owned());
         } else if let Some(points) = said.strip_prefix(POINTS) {
             run.points = points.parse().unwrap();
         } else if said == BEGUN {
