@@ -369,22 +369,30 @@ async fn blocks(database: &Database) -> i64 {
     client.query_one(blocks, &[]).await.unwrap().get(0)
 }
 
-async fn blocks_of_a_poll(database: &Database, found: usize) -> i64 {
-    let before = blocks(database).await;
-    {
-        let polling = PostgresJournal::new(&PostgresStorage::new(database.pool(1)));
-        assert_eq!(polling.claim(&claims(2, 16)).await.unwrap().len(), found);
-    }
-    // What a connection has read is counted when it ends.
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        let after = blocks(database).await;
-        if after > before {
-            return after - before;
+/// How many blocks a poll reads on average that finds nothing, and one that finds a suspect.
+async fn blocks_of_a_poll(database: &Database) -> [i64; 2] {
+    let mut read = [0; 2];
+    for (suspects, read) in read.iter_mut().enumerate() {
+        let before = blocks(database).await;
+        {
+            let polling = PostgresJournal::new(&PostgresStorage::new(database.pool(1)));
+            let query = ClaimQuery {
+                suspects,
+                ..claims(2, 16)
+            };
+            for _ in 0..50 {
+                assert_eq!(polling.claim(&query).await.unwrap().len(), suspects);
+            }
         }
-        assert!(Instant::now() < deadline, "nothing was counted");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // What a connection has read is counted when it ends.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while blocks(database).await < before + 50 {
+            assert!(Instant::now() < deadline, "nothing was counted");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        *read = (blocks(database).await - before) / 50;
     }
+    read
 }
 
 #[tokio::test]
@@ -398,7 +406,7 @@ async fn a_poll_among_50_000_leased_sagas_reads_a_handful_of_pages() {
         format!(
             "INSERT INTO steadfast.saga (id, key, input, name, version, fingerprint, status, seq, epoch, owner, due,
                 recoveries, can_turn, created_at, changed_at)
-             SELECT sha256(n::text::bytea), sha256(n::text::bytea), input, name, version, {fingerprint}, 1, 1, 1, owner,
+             SELECT decode(md5(n::text), 'hex'), sha256(n::text::bytea), input, name, version, {fingerprint}, 1, 1, 1, owner,
                 now() + {due}, {recoveries}, true, now(), now()
              FROM steadfast.saga, generate_series({from}, {from} + {number} - 1) n WHERE id = {id};",
             id = "'\\x00000001000000000000000000000000'",
@@ -409,13 +417,196 @@ async fn a_poll_among_50_000_leased_sagas_reads_a_handful_of_pages() {
     let suspects = many(60_010, 5_000, "fingerprint", "interval '-1 hour'", SUSPECT_AFTER);
     let incompatible = many(70_010, 5_000, "sha256('other')", "interval '-1 day'", 0);
     database.execute(&(leased + &suspects + &incompatible)).await;
-    let before_analyze = blocks_of_a_poll(&database, 1).await;
-    database.execute("VACUUM ANALYZE steadfast.saga").await;
-    let after_analyze = blocks_of_a_poll(&database, 1).await;
-    println!("figure: pages read by a poll among 50,000 leased sagas: {before_analyze}, analyzed {after_analyze}");
-    // One suspect is found, locked and claimed, and noted in three indexes.
-    assert!(
-        before_analyze <= 80 && after_analyze <= 80,
-        "{before_analyze}, {after_analyze}"
+    let mut measured = Vec::new();
+    for before in [
+        "",
+        "VACUUM ANALYZE steadfast.saga",
+        "ALTER DATABASE steadfast_saga_poll SET plan_cache_mode = force_generic_plan",
+    ] {
+        database.execute(before).await;
+        let read = blocks_of_a_poll(&database).await;
+        // A suspect that is found is locked, written, and noted in three indexes.
+        assert!(read[0] <= 16 && read[1] <= 80, "{before}: {read:?}");
+        measured.push(read[0]);
+    }
+    println!("figure: pages read by a poll among 50,000 leased sagas: {measured:?}");
+}
+
+#[tokio::test]
+async fn tables_that_are_missing_are_an_error_that_names_migrate() {
+    let Some(database) = Database::new("saga_unmigrated").await else {
+        return;
+    };
+    let journal = PostgresJournal::new(&PostgresStorage::new(database.pool(1)));
+    let error = journal.create(&new_saga(1)).await.unwrap_err();
+    assert_eq!(error.kind(), StorageErrorKind::NotMigrated);
+    assert!(error.to_string().contains("migrate()"), "{error}");
+}
+
+#[test]
+fn the_steps_of_the_schema_are_those_that_were_released() {
+    let steps = PostgresJournal::migrations().iter();
+    let steps: Vec<_> = steps
+        .map(|step| (step.component(), step.version(), step.checksum()))
+        .collect();
+    let first = "c437e62706511807430bee66d9bc60dae2f46e908d931e0dab3c42795aa28bd9";
+    assert_eq!(steps, [("saga", 1, first.to_owned())]);
+}
+
+#[tokio::test]
+async fn sagas_and_idempotency_share_a_database_and_the_printed_script_makes_the_same_tables() {
+    let Some(database) = Database::new("saga_script").await else {
+        return;
+    };
+    drop(database.store(1).await);
+    database.execute(&PostgresJournal::migration_script()).await;
+    // Who only uses the tables needs no right to make any.
+    drop(journal(&database, 1).await);
+    database
+        .execute(
+            "DROP ROLE IF EXISTS steadfast_saga_user; CREATE ROLE steadfast_saga_user LOGIN;
+             GRANT USAGE ON SCHEMA steadfast TO steadfast_saga_user;
+             GRANT SELECT, INSERT, UPDATE, DELETE ON steadfast.migrations, steadfast.saga, steadfast.saga_event
+                TO steadfast_saga_user",
+        )
+        .await;
+    let mut config = database.config.clone();
+    config.user("steadfast_saga_user");
+    let user = Database {
+        direct: config.clone(),
+        config,
+    };
+    let journal = journal(&user, 1).await;
+    let new = new_saga(1);
+    created(&journal, &new).await;
+    journal.append(&append(new.id, 1, 1)).await.unwrap();
+    assert_eq!(journal.claim(&claims(1, 1)).await.unwrap(), []);
+    journal
+        .prune(Prune {
+            events_after: HOUR,
+            keys_after: HOUR,
+            limit: 10,
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn the_views_show_any_bytes_as_text() {
+    let Some(database) = Database::new("saga_views").await else {
+        return;
+    };
+    let journal = journal(&database, 1).await;
+    let event = |event: &'static [u8]| Entry {
+        event: Bytes::from_static(event),
+        context: None,
+    };
+    let context = Entry {
+        context: Some(Bytes::from_static("{\"to\":\"é\"}".as_bytes())),
+        ..event(b"{}")
+    };
+    let new = NewSaga {
+        entries: vec![event(b"{\"event\":\"created\"}"), event(b"\0\xff"), context],
+        definition: DefinitionId {
+            name: "order".to_owned(),
+            ..definition(0)
+        },
+        ..new_saga(1)
+    };
+    created(&journal, &new).await;
+    let error = Some("no\0t \u{e9}".to_owned());
+    journal
+        .append(&Append {
+            error,
+            status: SagaStatus::Stuck,
+            hold: Hold::Rest,
+            ..append(new.id, 1, 3)
+        })
+        .await
+        .unwrap();
+    let client = database.client().await;
+    let head = "SELECT id, name, status, owner, error FROM steadfast.sagas";
+    let head = client.query_one(head, &[]).await.unwrap();
+    assert_eq!(head.get::<_, String>(0), new.id.to_string());
+    assert_eq!(
+        (head.get(1), head.get(2), head.get(3)),
+        ("order", "stuck", None::<&str>)
     );
+    assert_eq!(head.get::<_, &str>(4), "no\\000t \\303\\251");
+    let events = "SELECT event, context FROM steadfast.saga_events WHERE saga = $1 AND seq < 3 ORDER BY seq";
+    let events = client.query(events, &[&new.id.to_string()]).await.unwrap();
+    let events: Vec<(&str, Option<&str>)> = events.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let expected = [
+        ("{\"event\":\"created\"}", None),
+        ("\\000\\377", None),
+        ("{}", Some("{\"to\":\"é\"}")),
+    ];
+    assert_eq!(events, expected);
+}
+
+#[tokio::test]
+async fn what_is_written_is_durable_whatever_the_default_is() {
+    let Some(database) = Database::new("saga_durable").await else {
+        return;
+    };
+    let journal = journal(&database, 1).await;
+    database
+        .execute(
+            "ALTER DATABASE steadfast_saga_durable SET synchronous_commit = off;
+             CREATE TABLE ended (what text, synchronous_commit text);
+             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 INSERT INTO ended VALUES (TG_OP, current_setting('synchronous_commit')); RETURN NULL; END $$;
+             CREATE CONSTRAINT TRIGGER note AFTER INSERT OR UPDATE ON steadfast.saga DEFERRABLE INITIALLY DEFERRED
+                 FOR EACH ROW EXECUTE FUNCTION note()",
+        )
+        .await;
+    drop(journal);
+    let journal = PostgresJournal::new(&PostgresStorage::new(database.pool(1)));
+    let new = new_saga(1);
+    created(&journal, &new).await;
+    journal.append(&append(new.id, 1, 1)).await.unwrap();
+    journal.renew(owner(1), HOUR, &[(new.id, 1)]).await.unwrap();
+    journal.release(owner(1), &[(new.id, 1)]).await.unwrap();
+    assert_eq!(journal.claim(&claims(2, 1)).await.unwrap().len(), 1);
+    journal.release(owner(2), &[(new.id, 2)]).await.unwrap();
+    journal.claim_one(new.id, owner(3), HOUR).await.unwrap();
+    assert_eq!(journal.request_cancel(new.id).await.unwrap(), CancelRequest::Requested);
+    let ended = "SELECT what, synchronous_commit FROM ended";
+    let ended = database.client().await.query(ended, &[]).await.unwrap();
+    let ended: Vec<(&str, &str)> = ended.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let mut expected = vec![("UPDATE", "on"); 8];
+    expected[0] = ("INSERT", "on");
+    assert_eq!(ended, expected);
+}
+
+#[tokio::test]
+async fn more_sagas_than_one_statement_clears_away_are_cleared_away_by_several() {
+    let Some(database) = Database::new("saga_prune").await else {
+        return;
+    };
+    let journal = journal(&database, 2).await;
+    created(&journal, &new_saga(1)).await;
+    database
+        .execute(
+            "INSERT INTO steadfast.saga (id, key, input, name, version, fingerprint, status, seq, epoch, can_turn,
+                created_at, changed_at)
+             SELECT decode(md5(n::text), 'hex'), sha256(n::text::bytea), input, name, version, fingerprint, 3, 1, 1, true,
+                now(), now() - n * interval '1 minute' FROM steadfast.saga, generate_series(1, 2000) n;
+             INSERT INTO steadfast.saga_event SELECT id, 0, 1, now(), '', '' FROM steadfast.saga WHERE status = 3",
+        )
+        .await;
+    let prune = Prune {
+        events_after: HOUR,
+        keys_after: 4 * HOUR,
+        limit: 1200,
+    };
+    assert_eq!(journal.prune(prune).await.unwrap(), 1200);
+    // The oldest first: 60 minutes are kept with their events, and 180 more without.
+    assert_eq!(journal.prune(prune).await.unwrap(), 2000 - 59 - 1200);
+    assert_eq!(journal.prune(prune).await.unwrap(), 0);
+    let left =
+        "SELECT count(*), count(*) FILTER (WHERE pruned), (SELECT count(*) FROM steadfast.saga_event WHERE event = '')
+        FROM steadfast.saga WHERE status = 3";
+    let left = database.client().await.query_one(left, &[]).await.unwrap();
+    assert_eq!((left.get(0), left.get(1), left.get(2)), (239_i64, 180_i64, 59_i64));
 }
