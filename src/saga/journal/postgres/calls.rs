@@ -46,10 +46,14 @@ impl Journal for PostgresJournal {
                 if self.ask(&sql::CREATE, &params, row::number).await?.is_some() {
                     return Ok(Created::New);
                 }
-                // Gone again, it can be created.
                 if let Some(existing) = self.head_of_key(new.key).await? {
                     return Ok(existing.meets(new));
                 }
+                if self.head_of(new.id).await?.is_some_and(|other| other.key != new.key) {
+                    let taken = "there is a saga of this id, with another key";
+                    return Err(StorageError::new(StorageErrorKind::Refused, taken));
+                }
+                // What was there is gone: it can be created.
             }
             Err(overtaken())
         })
