@@ -15,6 +15,7 @@ use steadfast::saga::journal::{
 };
 use steadfast::storage::tokio_postgres::Client;
 use steadfast::storage::{PostgresStorage, StorageErrorKind};
+use steadfast::testing::saga::conformance;
 use tokio::time::Instant;
 
 use crate::support::postgres::Database;
@@ -441,8 +442,9 @@ async fn a_poll_among_50_000_leased_sagas_reads_a_handful_of_pages() {
     ] {
         database.execute(before).await;
         let read = blocks_of_a_poll(&database).await;
-        // A suspect that is found is locked, written, and noted in three indexes.
-        assert!(read[0] <= 16 && read[1] <= 80, "{before}: {read:?}");
+        // Three of them are read by the statement, the others by who plans it. A suspect that is found is locked, written,
+        // and noted in three indexes.
+        assert!(read[0] <= 60 && read[1] <= 120, "{before}: {read:?}");
         measured.push(read[0]);
     }
     println!("figure: pages read by a poll among 50,000 leased sagas: {measured:?}");
@@ -625,4 +627,25 @@ async fn more_sagas_than_one_statement_clears_away_are_cleared_away_by_several()
         FROM steadfast.saga WHERE status = 3";
     let left = database.client().await.query_one(left, &[]).await.unwrap();
     assert_eq!((left.get(0), left.get(1), left.get(2)), (239_i64, 180_i64, 59_i64));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_postgres_journal_conforms() {
+    let Some(database) = Database::new("saga_conformance").await else {
+        return;
+    };
+    drop(journal(&database, 1).await);
+    // Each handle has a pool of its own, as another process has.
+    let cases = conformance(|| async { PostgresJournal::new(&PostgresStorage::new(database.pool(4))) }).await;
+    println!("figure: conformance cases of journals, PostgreSQL: {cases}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_postgres_journal_conforms_behind_pgbouncer() {
+    let Some(database) = Database::behind_pgbouncer("saga_conformance_pgbouncer").await else {
+        return;
+    };
+    drop(journal(&database, 1).await);
+    let cases = conformance(|| async { PostgresJournal::new(&PostgresStorage::new(database.pool(4))) }).await;
+    println!("figure: conformance cases of journals, PgBouncer: {cases}");
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::super::{
@@ -119,13 +120,20 @@ impl Journal for PostgresJournal {
                 (&microseconds(lease), Type::INT8),
                 (&bytes(id.as_bytes()), Type::BYTEA),
             ];
-            if let Some(claimed) = self.ask(&sql::CLAIM_ONE, &params, row::claimed).await? {
-                return Ok(ClaimedOne::Claimed(Box::new(claimed)));
+            for _ in 0..MAX_ROUNDS {
+                if let Some(claimed) = self.ask(&sql::CLAIM_ONE, &params, row::claimed).await? {
+                    return Ok(ClaimedOne::Claimed(Box::new(claimed)));
+                }
+                let id: [Param<'_>; 1] = [(&bytes(id.as_bytes()), Type::BYTEA)];
+                let read = |row: &Row| Ok((row::head(row)?, row::now(row)?));
+                match self.ask(&sql::HEAD_OF, &id, read).await? {
+                    None => return Ok(ClaimedOne::Missing),
+                    Some((head, now)) if head.is_held(now) => return Ok(ClaimedOne::Busy),
+                    // A lease that was granted while the statement waited seemed to lie ahead of it, and is over.
+                    Some(_) => {}
+                }
             }
-            Ok(match self.head_of(id).await? {
-                Some(_) => ClaimedOne::Busy,
-                None => ClaimedOne::Missing,
-            })
+            Err(overtaken())
         })
     }
 
