@@ -119,7 +119,7 @@ impl<C, D> Saga<C, D> {
         )?;
         let mut previous = "begin";
         let mut passed = false;
-        for step in &self.0.plan.steps {
+        for step in self.0.plan.steps.iter() {
             let shape = match step.kind {
                 StepKind::Pivot => ", style=\"rounded,bold\"",
                 StepKind::ReadOnly => ", style=\"rounded,dotted\"",

@@ -20,6 +20,7 @@ use super::event::{Event, Known, Obstacle, Reality, SagaEnd};
 use super::id::SagaId;
 use super::journal::SagaStatus;
 use super::machine::{Circumstances, Direction, Next, State, Stop, decide, unresolved};
+use super::plan::Plan;
 use super::record::{Batch, Lost, Recorder, Then};
 use crate::Effect;
 use crate::clock::after;
@@ -40,6 +41,8 @@ pub(crate) struct Standing<C> {
     pub(crate) keys: Vec<Option<Instant>>,
     /// Until when undos are tried again, from the turning back on.
     pub(crate) undo_until: Option<Instant>,
+    /// The plan that was written down last.
+    recorded: Plan,
 }
 
 /// One saga, from where it stands to its end.
@@ -117,6 +120,7 @@ impl<C> Standing<C> {
             undo_errors: vec![None; steps],
             keys: vec![None; steps],
             undo_until: None,
+            recorded: Plan::default(),
         }
     }
 
@@ -130,6 +134,9 @@ impl<C> Standing<C> {
                 let valid = saga.code[step].code.key_valid_for;
                 self.keys[step].get_or_insert_with(|| left(valid));
             }
+        }
+        if let Event::Created { plan } | Event::Replanned { plan } = event {
+            self.recorded = plan.clone();
         }
         let back = self.state.direction != Direction::Forward;
         if back && (forward || matches!(event, Event::Operator { .. })) {
@@ -177,7 +184,8 @@ where
 
     /// A saga that does not exist yet.
     pub(crate) async fn begin(mut self) -> Left<C> {
-        self.record(Event::Created, None);
+        let plan = self.saga.plan.clone();
+        self.record(Event::Created { plan }, None);
         self.run().await
     }
 
@@ -191,6 +199,11 @@ where
     }
 
     pub(crate) async fn run(mut self) -> Left<C> {
+        if self.standing.recorded != self.saga.plan {
+            // It goes along with what is written next.
+            let plan = self.saga.plan.clone();
+            self.record(Event::Replanned { plan }, None);
+        }
         loop {
             let step = match self.decide() {
                 Next::Start { step, failures } => self.start(step, failures).await,

@@ -54,7 +54,7 @@ impl<C, D> Definition<C, D> {
                 .increment(1);
         };
         match event {
-            Event::Created => metrics::counter!("steadfast.saga.started", "saga" => saga).increment(1),
+            Event::Created { .. } => metrics::counter!("steadfast.saga.started", "saga" => saga).increment(1),
             Event::Finished { end, .. } => {
                 metrics::counter!("steadfast.saga.finished", "saga" => saga, "end" => end.as_str()).increment(1);
             }
@@ -62,7 +62,8 @@ impl<C, D> Definition<C, D> {
             Event::Failed { step: name, .. } => step(name, "failed"),
             Event::UndoSucceeded { step: name } => step(name, "undone"),
             Event::UndoFailed { step: name, .. } => step(name, "undo_failed"),
-            Event::Started { .. }
+            Event::Replanned { .. }
+            | Event::Started { .. }
             | Event::Reconciled { .. }
             | Event::Unwinding { .. }
             | Event::UndoStarted { .. }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::plan::Plan;
 use crate::Effect;
 
 /// Why a saga turned back.
@@ -148,7 +149,16 @@ impl SagaEnd {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The saga exists.
-    Created,
+    Created {
+        /// Its steps: who has the journal alone can tell where the saga stands.
+        #[serde(default, skip_serializing_if = "Plan::is_empty")]
+        plan: Plan,
+    },
+    /// It goes on with a definition whose plan is another: steps were appended, or their policies changed.
+    Replanned {
+        /// The steps from now on.
+        plan: Plan,
+    },
     /// A step is about to run.
     Started {
         /// Its name.

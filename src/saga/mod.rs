@@ -31,7 +31,7 @@ pub use error::{Cause, Detached, Report, SagaError, StepError, StepFailure, Step
 pub use event::{Event, Known, Obstacle, Reality, Reason, SagaEnd, Verb};
 pub use fingerprint::{Fingerprint, InvalidFingerprint};
 pub use id::{InvalidSagaId, SagaId};
-pub use plan::{StepKind, WhenInterrupted, WhenUnknown};
+pub use plan::{Plan, StepKind, StepPlan, WhenInterrupted, WhenUnknown};
 pub use run::SagaHandle;
 pub use step::{DEFAULT_ATTEMPTS, DEFAULT_KEY_VALID_FOR, DEFAULT_STEP_BACKOFF, DEFAULT_STEP_TIMEOUT, Step};
 pub use tower::{PivotCall, SagaLayer, SagaService, ServiceError, call_service, call_service_by};

@@ -153,7 +153,8 @@ impl<C: SagaData, D: Send + Sync + 'static> Beginning<C, D> {
             standing.apply(saga, event, std::time::Duration::ZERO);
             entries.push(entry(event, context));
         };
-        write(&Event::Created, Some(&bytes));
+        let plan = saga.plan.clone();
+        write(&Event::Created { plan }, Some(&bytes));
         if permit.is_some() {
             // Its first step is started in the same breath.
             let step = saga.code[0].name.as_ref().to_owned();
@@ -202,7 +203,8 @@ impl<C: SagaData, D: Send + Sync + 'static> Beginning<C, D> {
                 return;
             }
         }
-        saga.emit(id, &Event::Created);
+        let plan = saga.plan.clone();
+        saga.emit(id, &Event::Created { plan });
         let Some(permit) = self.permit else {
             core.hungry();
             core.wake.notify_one();

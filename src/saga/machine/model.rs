@@ -56,7 +56,7 @@ fn step(name: &'static str, kind: StepKind) -> StepPlan {
 
 fn plan(steps: Vec<StepPlan>) -> Plan {
     Plan {
-        steps,
+        steps: steps.into(),
         halt_on_undo_failure: false,
     }
 }
@@ -72,7 +72,7 @@ impl Explorer<'_> {
             ends: HashSet::new(),
         };
         let mut begun = State::new(plan);
-        begun.apply(plan, &Event::Created);
+        begun.apply(plan, &Event::Created { plan: plan.clone() });
         explorer.visit(World {
             truth: vec![Truth::Nothing; plan.steps.len()],
             undone: Vec::new(),
@@ -431,7 +431,8 @@ fn the_fold_is_total() {
 }
 
 fn events(steps: &[&str]) -> Vec<Event> {
-    let mut events = vec![Event::Created];
+    let plan = Plan::default();
+    let mut events = vec![Event::Created { plan: plan.clone() }, Event::Replanned { plan }];
     for step in steps {
         let step = || (*step).to_owned();
         events.push(Event::Started { step: step() });

@@ -100,12 +100,14 @@ impl State {
     /// `None` for what cannot have happened.
     fn try_apply(&mut self, plan: &Plan, event: &Event) -> Option<()> {
         let operator = matches!(event, Event::Operator { .. });
-        if (self.end.is_some() && !operator) || (!self.created && !matches!(event, Event::Created)) {
+        if (self.end.is_some() && !operator) || (!self.created && !matches!(event, Event::Created { .. })) {
             return None;
         }
         match event {
-            Event::Created if self.created => return None,
-            Event::Created => self.created = true,
+            Event::Created { .. } if self.created => return None,
+            Event::Created { .. } => self.created = true,
+            // The plan that all is folded over is the last one: what was there keeps its name and its place.
+            Event::Replanned { .. } => {}
             Event::Started { step } => {
                 let index = self.forward(plan, step)?;
                 let before = self.steps[..index].iter().all(StepState::is_done);
