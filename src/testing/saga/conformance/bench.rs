@@ -217,7 +217,7 @@ pub(super) fn same_head(what: &str, got: &Head, expected: &Head) -> Check {
 /// The expected time, where the other is that, rounded up.
 fn rounded_up(got: Option<Duration>, expected: Option<Duration>) -> Option<Duration> {
     match (got, expected) {
-        (Some(got), Some(expected)) if got >= expected && got - expected <= ROUNDING => Some(expected),
+        (Some(got), Some(expected)) if got >= expected && got <= expected + ROUNDING => Some(expected),
         _ => got,
     }
 }
