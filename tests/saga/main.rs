@@ -4,10 +4,12 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::as_conversions,
     reason = "tests fail by panicking"
 )]
 
 mod conformance;
+mod defects;
 mod definition;
 mod engine;
 mod kill;

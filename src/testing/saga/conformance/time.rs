@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::bench::{Bench, Check, HOUR, append, ensure, fresh_owner, new_saga, query, same};
+use super::bench::{Bench, Check, HOUR, ROUNDING, append, ensure, fresh_owner, new_saga, query, same};
 use crate::saga::SagaId;
-use crate::saga::journal::{Append, ClaimedOne, Hold, NewSaga};
+use crate::saga::journal::{Append, ClaimedOne, Hold, Loaded, NewSaga};
 
 const SHORT: Duration = Duration::from_millis(80);
 const STEP: Duration = Duration::from_millis(3);
@@ -16,8 +16,11 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// saga is due, and to succeed if the first is not.
 async fn due_exactly(bench: &Bench, id: SagaId, by_id: bool) -> Check {
     let (clock, _) = bench.driven(HOUR).await?;
-    let head = bench.head(id).await?;
+    let Loaded { head, now, .. } = bench.load(id).await?;
     let due = head.due.unwrap_or_default();
+    ensure(due <= now + SHORT + ROUNDING, || {
+        format!("expected it to be due in {SHORT:?} at most from {now:?}, got {due:?}")
+    })?;
     loop {
         let before = bench.load(clock.id).await?.now;
         let claimed = if by_id {
