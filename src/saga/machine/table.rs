@@ -4,27 +4,33 @@
 
 use std::borrow::Cow;
 
-use super::super::event::{Event, Known, Reality, Reason, SagaEnd};
-use super::super::plan::{Plan, StepKind, StepPlan, WhenUnknown};
+use super::super::event::{Known, Reality, Reason, SagaEnd};
+use super::super::plan::{Plan, StepKind, StepPlan, WhenInterrupted, WhenUnknown};
 use super::state::{Phase, StepState};
-use super::{Direction, Next, State, Stop, decide, unresolved};
+use super::{Circumstances, Direction, Next, State, Stop, decide, unresolved};
 use crate::Effect;
 
-const PLAIN: StepPlan = StepPlan {
-    name: Cow::Borrowed("b"),
-    kind: StepKind::Compensatable,
-    has_undo: true,
-    can_reconcile: false,
-    answers_by_key: false,
-    attempts: 2,
-    undo_attempts: 2,
-    when_unknown: WhenUnknown::Undo,
-};
-const PIVOT: StepPlan = StepPlan {
-    kind: StepKind::Pivot,
-    has_undo: false,
-    ..PLAIN
-};
+fn plain() -> StepPlan {
+    StepPlan {
+        name: Cow::Borrowed("b"),
+        kind: StepKind::Compensatable,
+        has_undo: true,
+        can_reconcile: false,
+        answers_by_key: false,
+        attempts: 2,
+        undo_attempts: 2,
+        when_unknown: WhenUnknown::Undo,
+        when_interrupted: WhenInterrupted::Rerun,
+    }
+}
+
+fn pivot() -> StepPlan {
+    StepPlan {
+        kind: StepKind::Pivot,
+        has_undo: false,
+        ..plain()
+    }
+}
 
 fn at(phase: Phase) -> StepState {
     StepState {
@@ -86,10 +92,10 @@ fn states() -> Vec<(&'static str, StepState)> {
 fn plan(step: StepPlan) -> Plan {
     let before = StepPlan {
         name: Cow::Borrowed("a"),
-        ..PLAIN
+        ..plain()
     };
     Plan {
-        steps: vec![before, step],
+        steps: [before, step].into(),
         halt_on_undo_failure: false,
     }
 }
@@ -100,8 +106,20 @@ fn state(step: StepState, direction: Direction) -> State {
         direction,
         created: true,
         end: None,
+        obstacle: None,
+        forced: false,
         corrupt: false,
     }
+}
+
+/// Nothing that matters has happened.
+const CALM: Circumstances = Circumstances {
+    stop: None,
+    key_expired: false,
+};
+
+fn told(stop: Option<Stop>) -> Circumstances {
+    Circumstances { stop, ..CALM }
 }
 
 fn back() -> Direction {
@@ -124,16 +142,20 @@ fn text(next: &Next) -> String {
             failures,
         } => format!("undo {outcome:?} after {failures}"),
         Next::Undo { step: 0, .. } => "the one before".to_owned(),
-        Next::Finish { end } => format!("{end:?}"),
+        Next::Finish {
+            end: SagaEnd::Stuck,
+            obstacle: Some(obstacle),
+        } => format!("stuck, {obstacle:?}"),
+        Next::Finish { end, obstacle: None } => format!("{end:?}"),
         Next::Corrupt => "-".to_owned(),
         other => format!("{other:?}"),
     }
 }
 
 /// Compares what is to be done in every state with the rows of `expected`.
-fn check(plan: &Plan, direction: &Direction, halt: Option<Stop>, expected: &str) {
+fn check(plan: &Plan, direction: &Direction, now: Circumstances, expected: &str) {
     let rows = states().into_iter().map(|(name, step)| {
-        let next = decide(plan, &state(step, direction.clone()), halt);
+        let next = decide(plan, &state(step, direction.clone()), now);
         format!("{name} | {}", text(&next))
     });
     let rows: Vec<String> = rows.collect();
@@ -163,13 +185,13 @@ fn forward_a_step_that_can_be_undone() {
         undo failed for good | -
         undone | -
     ";
-    check(&plan(PLAIN), &Direction::Forward, None, expected);
+    check(&plan(plain()), &Direction::Forward, CALM, expected);
     // Its hook is for the way back.
     let hook = StepPlan {
         can_reconcile: true,
-        ..PLAIN
+        ..plain()
     };
-    check(&plan(hook), &Direction::Forward, None, expected);
+    check(&plan(hook), &Direction::Forward, CALM, expected);
 }
 
 #[test]
@@ -186,20 +208,25 @@ fn forward_the_pivot() {
         maybe, twice | ASK
         maybe, for good | ASK
         asked: not done | start after 1
-        asked: not done, twice | Stuck
+        asked: not done, twice | stuck, PivotUnknown
         asked: never | turn, as b failed
-        asked: unknown | Stuck
+        asked: unknown | stuck, PivotUnknown
         being undone | -
         undo failed | -
         undo failed for good | -
         undone | -
     ";
-    check(&plan(PIVOT), &Direction::Forward, None, &expected.replace("ASK", "Stuck"));
+    check(
+        &plan(pivot()),
+        &Direction::Forward,
+        CALM,
+        &expected.replace("ASK", "stuck, PivotUnknown"),
+    );
     let hook = StepPlan {
         can_reconcile: true,
-        ..PIVOT
+        ..pivot()
     };
-    check(&plan(hook), &Direction::Forward, None, &expected.replace("ASK", "ask"));
+    check(&plan(hook), &Direction::Forward, CALM, &expected.replace("ASK", "ask"));
 }
 
 #[test]
@@ -207,30 +234,38 @@ fn forward_after_the_pivot_there_is_no_turning_back() {
     let after = StepPlan {
         kind: StepKind::Retriable,
         has_undo: false,
-        ..PLAIN
+        ..plain()
     };
     let mut plan = plan(after);
-    plan.steps[0].kind = StepKind::Pivot;
+    let before = pivot();
+    plan.steps = [
+        StepPlan {
+            name: Cow::Borrowed("a"),
+            ..before
+        },
+        plan.steps[1].clone(),
+    ]
+    .into();
     for halt in [None, Some(Stop::Cancelled), Some(Stop::Deadline)] {
         check(
             &plan,
             &Direction::Forward,
-            halt,
+            told(halt),
             "
             untouched | start after 0
             started | start after 0
             succeeded | Completed
             no effect, once | start after 1
-            no effect, twice | Stuck
-            no effect, for good | Stuck
-            no effect, but before | Stuck
+            no effect, twice | stuck, NotFinished
+            no effect, for good | stuck, NotFinished
+            no effect, but before | stuck, NotFinished
             maybe, once | start after 1
-            maybe, twice | Stuck
-            maybe, for good | Stuck
+            maybe, twice | stuck, NotFinished
+            maybe, for good | stuck, NotFinished
             asked: not done | start after 1
-            asked: not done, twice | Stuck
-            asked: never | Stuck
-            asked: unknown | Stuck
+            asked: not done, twice | stuck, NotFinished
+            asked: never | stuck, NotFinished
+            asked: unknown | stuck, NotFinished
             being undone | -
             undo failed | -
             undo failed for good | -
@@ -263,14 +298,83 @@ fn forward_what_is_told_to_stop_turns_back_instead_of_starting() {
             undo failed for good | -
             undone | -
         ";
-        check(&plan(PLAIN), &Direction::Forward, Some(halt), &expected.replace("TURN", turn));
+        check(
+            &plan(plain()),
+            &Direction::Forward,
+            told(Some(halt)),
+            &expected.replace("TURN", turn),
+        );
     }
 }
 
 #[test]
+fn forward_an_interrupted_step_is_run_again_asked_about_turned_back_or_left_as_its_plan_says() {
+    for (when_interrupted, can_reconcile, expected) in [
+        (WhenInterrupted::Rerun, true, "start after 0"),
+        (WhenInterrupted::Reconcile, true, "ask"),
+        (WhenInterrupted::TurnBack, true, "Interrupted { step: \"b\" }"),
+        (WhenInterrupted::Stick, true, "stuck, Interrupted"),
+        (WhenInterrupted::Stick, false, "stuck, Interrupted"),
+    ] {
+        let step = StepPlan {
+            when_interrupted,
+            can_reconcile,
+            ..plain()
+        };
+        let next = decide(&plan(step), &state(at(Phase::Started), Direction::Forward), CALM);
+        assert_eq!(text(&next), expected);
+    }
+}
+
+#[test]
+fn forward_with_a_key_that_is_too_old_what_is_in_doubt_is_not_run_again() {
+    let old = Circumstances {
+        key_expired: true,
+        ..CALM
+    };
+    let expected = "
+        untouched | start after 0
+        started | ASK
+        succeeded | Completed
+        no effect, once | start after 1
+        no effect, twice | turn, as b failed
+        no effect, for good | turn, as b failed
+        no effect, but before | turn, as b failed
+        maybe, once | ASK
+        maybe, twice | turn, as b failed
+        maybe, for good | turn, as b failed
+        asked: not done | stuck, KeyExpired
+        asked: not done, twice | turn, as b failed
+        asked: never | turn, as b failed
+        asked: unknown | turn, as b failed
+        being undone | -
+        undo failed | -
+        undo failed for good | -
+        undone | -
+    ";
+    check(
+        &plan(plain()),
+        &Direction::Forward,
+        old,
+        &expected.replace("ASK", "stuck, KeyExpired"),
+    );
+    let hook = StepPlan {
+        can_reconcile: true,
+        ..plain()
+    };
+    check(&plan(hook), &Direction::Forward, old, &expected.replace("ASK", "ask"));
+    // An operator knows better.
+    let forced = State {
+        forced: true,
+        ..state(at(Phase::Started), Direction::Forward)
+    };
+    assert_eq!(text(&decide(&plan(plain()), &forced, old)), "start after 0");
+}
+
+#[test]
 fn a_step_that_may_never_fail_is_run_again_once_it_was_told_not_to_have_happened() {
-    let never = StepPlan { attempts: 0, ..PLAIN };
-    let next = |step| text(&decide(&plan(never.clone()), &state(step, Direction::Forward), None));
+    let never = StepPlan { attempts: 0, ..plain() };
+    let next = |step| text(&decide(&plan(never.clone()), &state(step, Direction::Forward), CALM));
     assert_eq!(next(asked(Reality::NotDone, 0)), "start after 0");
     assert_eq!(next(asked(Reality::NotDone, 1)), "turn, as b failed");
     assert_eq!(next(failed(Effect::None, true, 0)), "turn, as b failed");
@@ -308,10 +412,10 @@ fn back_what_is_unknown_is_undone_skipped_or_left_as_its_plan_says_and_asked_abo
             let step = StepPlan {
                 when_unknown,
                 can_reconcile,
-                ..PLAIN
+                ..plain()
             };
             let expected = BACK.replace("UNKNOWN", unknown).replace("ANSWERED", answered);
-            check(&plan(step), &back(), None, &expected);
+            check(&plan(step), &back(), CALM, &expected);
         }
     }
 }
@@ -320,11 +424,13 @@ fn back_what_is_unknown_is_undone_skipped_or_left_as_its_plan_says_and_asked_abo
 fn back_what_cannot_be_undone_is_passed() {
     let step = StepPlan {
         has_undo: false,
-        ..PLAIN
+        ..plain()
     };
-    let expected = BACK.replace("UNKNOWN", "the one before").replace("ANSWERED", "the one before");
+    let expected = BACK
+        .replace("UNKNOWN", "the one before")
+        .replace("ANSWERED", "the one before");
     let expected = expected.replace("succeeded | undo Completed after 0", "succeeded | the one before");
-    check(&plan(step), &back(), None, &expected);
+    check(&plan(step), &back(), CALM, &expected);
 }
 
 /// Where `b` stands when the rest is done, and who has to look at it.
@@ -332,7 +438,7 @@ fn rest(step: StepPlan, at_b: StepState) -> (String, Vec<String>) {
     let plan = plan(step);
     let mut state = state(at_b, back());
     state.steps[0].phase = Phase::Undone;
-    (text(&decide(&plan, &state, None)), unresolved(&plan, &state))
+    (text(&decide(&plan, &state, CALM)), unresolved(&plan, &state))
 }
 
 #[test]
@@ -346,17 +452,17 @@ fn back_what_is_left_unresolved_makes_the_saga_stuck_in_the_end_and_at_once_wher
     };
     let sticks = StepPlan {
         when_unknown: WhenUnknown::Stick,
-        ..PLAIN
+        ..plain()
     };
-    let stuck = ("Stuck".to_owned(), vec!["b".to_owned()]);
-    assert_eq!(rest(PLAIN, failed_undo), stuck);
+    let stuck = ("stuck, NotUndone".to_owned(), vec!["b".to_owned()]);
+    assert_eq!(rest(plain(), failed_undo), stuck);
     assert_eq!(rest(sticks.clone(), at(Phase::Started)), stuck);
-    assert_eq!(rest(PLAIN, at(Phase::Undone)), ("Compensated".to_owned(), Vec::new()));
-    for (step, at_b) in [(PLAIN, failed_undo), (sticks, at(Phase::Started))] {
+    assert_eq!(rest(plain(), at(Phase::Undone)), ("Compensated".to_owned(), Vec::new()));
+    for (step, at_b) in [(plain(), failed_undo), (sticks, at(Phase::Started))] {
         let mut plan = plan(step);
         plan.halt_on_undo_failure = true;
         let halted = state(at_b, back());
-        assert_eq!(text(&decide(&plan, &halted, None)), "Stuck");
+        assert_eq!(text(&decide(&plan, &halted, CALM)), "stuck, NotUndone");
         // Both, the latest first.
         assert_eq!(unresolved(&plan, &halted), ["b", "a"]);
     }
@@ -364,11 +470,12 @@ fn back_what_is_left_unresolved_makes_the_saga_stuck_in_the_end_and_at_once_wher
 
 #[test]
 fn going_forward_the_one_to_look_at_is_the_first_that_is_open() {
-    let mut plan = plan(PLAIN);
-    plan.steps.push(StepPlan {
+    let mut plan = plan(plain());
+    let third = StepPlan {
         name: Cow::Borrowed("c"),
-        ..PLAIN
-    });
+        ..plain()
+    };
+    plan.steps = plan.steps.iter().cloned().chain([third]).collect();
     let mut stopped = state(failed(Effect::Maybe, false, 1), Direction::Forward);
     stopped.steps.push(at(Phase::Untouched));
     assert_eq!(unresolved(&plan, &stopped), ["b"]);
@@ -380,21 +487,21 @@ fn going_forward_the_one_to_look_at_is_the_first_that_is_open() {
 
 #[test]
 fn what_rests_or_cannot_have_happened_has_nothing_to_do() {
-    let plan = plan(PLAIN);
+    let plan = plan(plain());
     let begun = state(at(Phase::Untouched), Direction::Forward);
     let ended = State {
         end: Some(SagaEnd::Stuck),
         ..begun.clone()
     };
-    assert_eq!(decide(&plan, &ended, None), Next::Rest);
+    assert_eq!(decide(&plan, &ended, CALM), Next::Rest);
     let corrupt = State {
         corrupt: true,
-        ..ended
+        ..begun.clone()
     };
-    assert_eq!(decide(&plan, &corrupt, None), Next::Corrupt);
+    assert_eq!(decide(&plan, &corrupt, CALM), Next::Corrupt);
     let not_created = State {
         created: false,
         ..begun
     };
-    assert_eq!(decide(&plan, &not_created, None), Next::Corrupt);
+    assert_eq!(decide(&plan, &not_created, CALM), Next::Corrupt);
 }
