@@ -14,7 +14,9 @@ mod execute;
 mod fingerprint;
 mod flight;
 mod hook;
+mod inside;
 mod layer;
+mod leading;
 mod operator;
 mod policy;
 #[cfg(feature = "postgres")]
@@ -35,12 +37,14 @@ pub use codec::Sealer;
 pub use disposition::{Decide, DecideFn, Disposition, ErasedDecision};
 pub use drive::Source;
 #[cfg(feature = "http")]
-pub(crate) use drive::{Driven, Keyed, Settlement, called_from_here};
+pub(crate) use drive::{Driven, Keyed, Settlement};
 pub use encoding::{Codec, Json};
 pub use event::{Event, EventKind};
 pub use execute::Executed;
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use hook::{Hook, NoHook};
+#[cfg(feature = "http")]
+pub(crate) use inside::called_from_here;
 pub use layer::{IdempotencyLayer, IdempotencyService, ResponseFuture};
 pub use policy::Idempotency;
 #[cfg(feature = "http")]
