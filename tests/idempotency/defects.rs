@@ -11,8 +11,8 @@ use bytes::Bytes;
 use futures::FutureExt;
 use steadfast::KeyId;
 use steadfast::idempotency::store::{
-    Cancellation, Claim, ClaimId, Claimed, Completed, Durability, Ended, Forgotten, Inspected, Owner, Record, Renewed,
-    Resolution, Resolved, Step, Store, Write,
+    Cancellation, Claim, ClaimId, Claimed, Completed, Durability, Ended, Forgotten, Inspected, Origin, Owner, Record,
+    Renewed, Resolution, Resolved, Step, Store, Write,
 };
 use steadfast::storage::StorageError;
 use steadfast::testing::idempotency::conformance;
@@ -38,6 +38,8 @@ enum Defect {
     InterruptionFreesTheKey,
     CancelledKeyExpires,
     ResolvedIsOverwritten,
+    CorrectsWhatARunHasStored,
+    OriginIsForgotten,
     EmptyIsNone,
     TextOnly,
     LongTimesFail,
@@ -48,7 +50,7 @@ enum Defect {
     CountsWhatIsRunning,
 }
 
-const DEFECTS: [Defect; 25] = [
+const DEFECTS: [Defect; 27] = [
     Defect::LeaseEndsEarly,
     Defect::LeaseEndsLate,
     Defect::ExpiryIsForgotten,
@@ -66,6 +68,8 @@ const DEFECTS: [Defect; 25] = [
     Defect::InterruptionFreesTheKey,
     Defect::CancelledKeyExpires,
     Defect::ResolvedIsOverwritten,
+    Defect::CorrectsWhatARunHasStored,
+    Defect::OriginIsForgotten,
     Defect::EmptyIsNone,
     Defect::TextOnly,
     Defect::LongTimesFail,
@@ -108,7 +112,12 @@ impl Plain {
         self.records.lock().unwrap().get(&id).cloned()
     }
 
-    fn write(&self, id: KeyId, write: Write) {
+    fn write(&self, id: KeyId, mut write: Write) {
+        if let Write::Put(Record::InProgress { origin, .. }) = &mut write
+            && self.has(Defect::OriginIsForgotten)
+        {
+            *origin = Origin::from_text("");
+        }
         let mut records = self.records.lock().unwrap();
         match write {
             Write::Keep => {}
@@ -290,7 +299,13 @@ impl Store for Plain {
 
     async fn resolve(&self, id: KeyId, resolution: &Resolution) -> Result<Resolved, StorageError> {
         Ok(self.step(id, |record| {
-            let mut step = Record::resolve(record, resolution, self.now());
+            let mut resolved = record.cloned();
+            if let Some(Record::Completed { owner, .. }) = &mut resolved
+                && self.has(Defect::CorrectsWhatARunHasStored)
+            {
+                owner.claim_id = ClaimId::NOBODY;
+            }
+            let mut step = Record::resolve(resolved.as_ref(), resolution, self.now());
             if let (Some(Record::InProgress { owner: held, .. }), Write::Put(Record::Completed { owner, .. })) =
                 (record, &mut step.write)
                 && self.has(Defect::ResolvedIsOverwritten)

@@ -2,6 +2,8 @@
 
 mod decide;
 #[cfg(test)]
+mod fold;
+#[cfg(test)]
 mod model;
 mod state;
 #[cfg(test)]
