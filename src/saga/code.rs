@@ -28,7 +28,15 @@ pub(crate) async fn run<C, D, T>(
     cx: &mut Cx<C, D>,
     limit: Duration,
 ) -> Result<T, StepError> {
-    match timeout(limit, caught(code, cx)).await {
+    bounded(async move { code.call(cx).await }, limit).await
+}
+
+/// The same for any future.
+pub(crate) async fn bounded<T>(
+    future: impl Future<Output = Result<T, StepError>>,
+    limit: Duration,
+) -> Result<T, StepError> {
+    match timeout(limit, caught(future)).await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => Err(StepError::fatal_unknown(Ended::Panicked(text(&*panic)))),
         Err(_) => Err(StepError::unknown(Ended::TimedOut(limit))),
@@ -36,8 +44,8 @@ pub(crate) async fn run<C, D, T>(
 }
 
 /// The panic of code as a value. Code that panics before it has made its future does so in the first poll as well.
-async fn caught<C, D, T>(code: &dyn Code<C, D, T>, cx: &mut Cx<C, D>) -> Result<T, Box<dyn Any + Send>> {
-    let mut future = pin!(async move { code.call(cx).await });
+async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Box<dyn Any + Send>> {
+    let mut future = pin!(future);
     poll_fn(|context| {
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
         match polled {

@@ -322,6 +322,16 @@ fn check<C, D>(saga: &Name, steps: &[Step<C, D>]) -> Result<(), ConfigError> {
             }
             _ => {}
         }
+        if plan.has_undo && plan.kind != StepKind::Compensatable {
+            return wrong("undo", &name, "of a step before the pivot that has an effect");
+        }
+        if plan.local && plan.can_reconcile {
+            return wrong(
+                "reconcile",
+                &name,
+                "a step whose effect may be in doubt: one in a transaction is not",
+            );
+        }
         if plan.attempts == 0 {
             return wrong("attempts", &0, "at least 1");
         }

@@ -15,10 +15,11 @@ use tokio::time::{Instant, sleep_until};
 use super::code::{race, run};
 use super::cx::{Cx, RunOf};
 use super::definition::Definition;
-use super::error::{Cause, Report, SagaError, StepFailure};
+use super::error::{Cause, Report, SagaError, StepError, StepFailure};
 use super::event::{Event, Known, Obstacle, Reality, SagaEnd};
 use super::id::SagaId;
 use super::journal::SagaStatus;
+use super::local::LocalCode;
 use super::machine::{Circumstances, Direction, Next, State, Stop, decide, unresolved};
 use super::plan::Plan;
 use super::record::{Batch, Lost, Recorder, Then};
@@ -344,6 +345,9 @@ where
             // It came while it was waited for.
             return Ok(());
         }
+        if let Some(local) = self.saga.code[step].code.local.clone() {
+            return self.start_local(step, &*local, failures + 1).await;
+        }
         let can_turn = self.can_turn();
         self.record(Event::Started { step: self.name(step) }, None);
         self.flush(Then::GoOn).await?;
@@ -371,25 +375,87 @@ where
         let result = race(result, self.recorder.lost()).await?;
         let kept = result.and_then(|()| {
             let encoded = self.recorder.encode(cx.data);
-            encoded.map_err(super::error::StepError::fatal_unknown)
+            encoded.map_err(StepError::fatal_unknown)
         });
         match kept {
             Ok((bytes, context)) => {
                 self.standing.context = context;
                 self.record(Event::Succeeded { step: name }, bytes);
             }
-            Err(failed) => {
-                let event = Event::Failed {
-                    step: name,
-                    effect: failed.effect,
-                    retryable: failed.retryable,
-                    error: failed.error.to_string(),
-                };
-                self.standing.errors[step] = Some(failed.error.into());
-                self.record(event, None);
-            }
+            Err(failed) => self.failed(step, failed),
         }
         Ok(())
+    }
+
+    /// Runs a step in a transaction of the journal. What follows from its success at once, the start of the next step or
+    /// the end, is written with it.
+    async fn start_local(&mut self, step: usize, local: &dyn LocalCode<C, D>, attempt: u32) -> Result<(), Leave> {
+        self.flush(Then::GoOn).await?;
+        self.recorder.may_start().await?;
+        if self.can_turn() && self.stop().is_some() {
+            return Ok(());
+        }
+        let saga = Arc::clone(&self.saga);
+        let mut after = self.standing.state.clone();
+        let succeeded = Event::Succeeded { step: self.name(step) };
+        after.apply(&saga.plan, &succeeded);
+        let could_turn = after.may_unwind(&saga.plan);
+        let next = decide(&saga.plan, &after, Circumstances::default());
+        let (follows, then) = match next {
+            Next::Start { step: next, .. } if saga.code[next].code.local.is_none() => {
+                (Some(Event::Started { step: self.name(next) }), Then::GoOn)
+            }
+            Next::Finish { end, obstacle } => (Some(Event::Finished { end, obstacle }), Then::Rest),
+            _ => (None, Then::GoOn),
+        };
+        let events: Vec<_> = [Some(succeeded), follows]
+            .into_iter()
+            .flatten()
+            .map(|event| (event, None))
+            .collect();
+        for (event, _) in &events[1..] {
+            after.apply(&saga.plan, event);
+        }
+        let batch = Batch {
+            events: &events,
+            status: after.status(),
+            can_turn: after.may_unwind(&saga.plan),
+            then,
+        };
+        let cx = self.cx(step, attempt, None);
+        match self
+            .recorder
+            .local(local, cx, saga.code[step].code.timeout, &batch)
+            .await?
+        {
+            Ok(context) => {
+                self.standing.context = context;
+                for (event, _) in &events {
+                    self.standing.apply(&saga, event, Duration::ZERO);
+                    saga.emit(self.id, event);
+                }
+                if let (Next::Start { step: next, .. }, true) = (next, events.len() > 1) {
+                    self.waited = Waited::For {
+                        step: next,
+                        failures: 0,
+                    };
+                    return self.act(next, 1, could_turn).await;
+                }
+            }
+            Err(failed) => self.failed(step, failed),
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, step: usize, failed: StepError) {
+        let event = Event::Failed {
+            step: self.name(step),
+            effect: failed.effect,
+            retryable: failed.retryable,
+            error: failed.error.to_string(),
+        };
+        self.standing.errors[step] = Some(failed.error.into());
+        self.record(event, None);
     }
 
     async fn reconcile(&mut self, step: usize) -> Result<(), Leave> {
@@ -437,7 +503,7 @@ where
         let result = race(run(&*undo, &mut cx, code.undo_timeout), self.recorder.lost()).await?;
         let kept = result.and_then(|()| {
             let encoded = self.recorder.encode(cx.data);
-            encoded.map_err(super::error::StepError::fatal_unknown)
+            encoded.map_err(StepError::fatal_unknown)
         });
         match kept {
             Ok((bytes, context)) => {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::plan::Plan;
+use super::plan::{Plan, StepPlan};
 use crate::KeyId;
 use crate::storage::hash_parts;
 
@@ -15,10 +15,12 @@ pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
     pub(crate) fn of(plan: &Plan) -> Self {
-        let parts: Vec<&[u8]> = plan
-            .steps
-            .iter()
-            .flat_map(|step| [step.name.as_bytes(), step.kind.as_str().as_bytes()])
+        // A step in a transaction leaves other events than one that is not.
+        let kind = |step: &StepPlan| step.kind.as_str().to_owned() + if step.local { " in a transaction" } else { "" };
+        let kinds: Vec<_> = plan.steps.iter().map(kind).collect();
+        let steps = plan.steps.iter().zip(&kinds);
+        let parts: Vec<&[u8]> = steps
+            .flat_map(|(step, kind)| [step.name.as_bytes(), kind.as_bytes()])
             .collect();
         Self(hash_parts(&parts))
     }

@@ -12,8 +12,11 @@ mod event;
 mod fingerprint;
 mod id;
 pub mod journal;
+mod local;
 mod machine;
 mod plan;
+#[cfg(feature = "postgres")]
+mod postgres_tx;
 mod record;
 mod run;
 mod step;
@@ -32,6 +35,8 @@ pub use event::{Event, Known, Obstacle, Reality, Reason, SagaEnd, Verb};
 pub use fingerprint::{Fingerprint, InvalidFingerprint};
 pub use id::{InvalidSagaId, SagaId};
 pub use plan::{Plan, StepKind, StepPlan, WhenInterrupted, WhenUnknown};
+#[cfg(feature = "postgres")]
+pub use postgres_tx::{AsyncOnce2, PostgresAction};
 pub use run::SagaHandle;
 pub use step::{DEFAULT_ATTEMPTS, DEFAULT_KEY_VALID_FOR, DEFAULT_STEP_BACKOFF, DEFAULT_STEP_TIMEOUT, Step};
 pub use tower::{PivotCall, SagaLayer, SagaService, ServiceError, call_service, call_service_by};

@@ -93,6 +93,9 @@ pub struct StepPlan {
     /// What becomes of it if its process dies while it runs.
     #[serde(default, skip_serializing_if = "is_default")]
     pub when_interrupted: WhenInterrupted,
+    /// Whether it runs in a transaction of the journal: it is not started, and has its effect when it has succeeded.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub local: bool,
 }
 
 /// The steps of a saga without their code: what an operator's tool has to know, which has a journal and no definition.
@@ -165,6 +168,7 @@ mod tests {
             undo_attempts: UNWRITTEN_ATTEMPTS,
             when_unknown: WhenUnknown::Undo,
             when_interrupted: WhenInterrupted::Rerun,
+            local: false,
         };
         let charge = StepPlan {
             can_reconcile: true,
@@ -173,6 +177,7 @@ mod tests {
             undo_attempts: 1,
             when_unknown: WhenUnknown::Stick,
             when_interrupted: WhenInterrupted::TurnBack,
+            local: true,
             ..step("charge", StepKind::Pivot)
         };
         let steps = vec![step("reserve", StepKind::Compensatable), charge];
@@ -181,7 +186,7 @@ mod tests {
             halt_on_undo_failure: true,
         };
         let event = Event::Created { plan };
-        let json = r#"{"event":"created","plan":{"steps":[{"name":"reserve","kind":"compensatable","has_undo":true},{"name":"charge","kind":"pivot","can_reconcile":true,"answers_by_key":true,"attempts":7,"undo_attempts":1,"when_unknown":"stick","when_interrupted":"turn_back"}],"halt_on_undo_failure":true}}"#;
+        let json = r#"{"event":"created","plan":{"steps":[{"name":"reserve","kind":"compensatable","has_undo":true},{"name":"charge","kind":"pivot","can_reconcile":true,"answers_by_key":true,"attempts":7,"undo_attempts":1,"when_unknown":"stick","when_interrupted":"turn_back","local":true}],"halt_on_undo_failure":true}}"#;
         assert_eq!(serde_json::to_string(&event).unwrap(), json);
         assert_eq!(reads(json), event);
     }

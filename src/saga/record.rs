@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::cx::Cx;
+use super::error::StepError;
 use super::event::Event;
 use super::journal::SagaStatus;
+use super::local::{LocalCode, NoTransaction};
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -53,6 +56,15 @@ pub(crate) trait Recorder<C>: Send {
     /// Writes events. They are durable when it returns; where it does not succeed, nobody here may act on them.
     fn append(&mut self, batch: &Batch<'_>) -> impl Future<Output = Result<(), Lost>> + Send;
 
+    /// Runs a step in a transaction that writes these events as well: the first of them with the context after it.
+    fn local<D: Send + Sync + 'static>(
+        &mut self,
+        code: &dyn LocalCode<C, D>,
+        cx: Cx<C, D>,
+        limit: Duration,
+        batch: &Batch<'_>,
+    ) -> impl Future<Output = Result<Result<C, StepError>, Lost>> + Send;
+
     /// Waits until something may be started; at once, but for a lease that is nearly over.
     fn may_start(&mut self) -> impl Future<Output = Result<(), Lost>> + Send;
 
@@ -77,6 +89,16 @@ impl<C: Send> Recorder<C> for Volatile {
 
     fn append(&mut self, _: &Batch<'_>) -> impl Future<Output = Result<(), Lost>> + Send {
         ready(Ok(()))
+    }
+
+    fn local<D: Send + Sync + 'static>(
+        &mut self,
+        _: &dyn LocalCode<C, D>,
+        _: Cx<C, D>,
+        _: Duration,
+        _: &Batch<'_>,
+    ) -> impl Future<Output = Result<Result<C, StepError>, Lost>> + Send {
+        ready(Ok(Err(StepError::failed(NoTransaction))))
     }
 
     fn may_start(&mut self) -> impl Future<Output = Result<(), Lost>> + Send {

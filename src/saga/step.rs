@@ -2,11 +2,14 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::action::{Action, Reconcile, SharedCode, action, reconcile};
+use super::cx::Cx;
 use super::error::{StepError, StepResult};
 use super::event::Reality;
+use super::local::{LocalCode, NoTransaction};
 use super::plan::{StepKind, StepPlan, WhenInterrupted, WhenUnknown};
 use crate::Backoff;
 
@@ -42,6 +45,8 @@ pub struct Step<C, D = ()> {
 /// The code of a step, and how it is run.
 pub(crate) struct StepCode<C, D> {
     pub(crate) action: SharedCode<C, D, StepResult>,
+    /// In place of the action.
+    pub(crate) local: Option<Arc<dyn LocalCode<C, D>>>,
     pub(crate) undo: Option<SharedCode<C, D, StepResult>>,
     pub(crate) reconcile: Option<SharedCode<C, D, Result<Reality, StepError>>>,
     pub(crate) backoff: Backoff,
@@ -80,6 +85,35 @@ impl<C: Send + 'static, D: Send + Sync + 'static> Step<C, D> {
         Self::new(name.into(), StepKind::Retriable, action(act))
     }
 
+    /// A step that runs in a transaction of the journal; compensatable, without an undo.
+    pub(crate) fn local(name: Cow<'static, str>, code: Arc<dyn LocalCode<C, D>>) -> Self {
+        // An engine does not get to run it, but for one over another journal.
+        let no = async |_: &mut Cx<C, D>| Err(StepError::failed(NoTransaction));
+        let mut step = Self::new(name, StepKind::Compensatable, action(no));
+        step.plan.local = true;
+        step.code.local = Some(code);
+        step
+    }
+
+    /// Has its effect taken back by `undo`. For a step that was made without an undo.
+    pub fn with_undo(mut self, undo: impl Action<C, D>) -> Self {
+        self.code.undo = Some(action(undo));
+        self.plan.has_undo = true;
+        self
+    }
+
+    /// Makes it the point of no return.
+    pub fn as_pivot(mut self) -> Self {
+        self.plan.kind = StepKind::Pivot;
+        self
+    }
+
+    /// Makes it a step after the pivot, that has to succeed in the end.
+    pub fn as_retriable(mut self) -> Self {
+        self.plan.kind = StepKind::Retriable;
+        self
+    }
+
     fn new(name: Cow<'static, str>, kind: StepKind, action: SharedCode<C, D, StepResult>) -> Self {
         Self {
             plan: StepPlan {
@@ -92,9 +126,11 @@ impl<C: Send + 'static, D: Send + Sync + 'static> Step<C, D> {
                 undo_attempts: DEFAULT_ATTEMPTS,
                 when_unknown: WhenUnknown::default(),
                 when_interrupted: WhenInterrupted::default(),
+                local: false,
             },
             code: StepCode {
                 action,
+                local: None,
                 undo: None,
                 reconcile: None,
                 backoff: Backoff::exponential(DEFAULT_STEP_BACKOFF),

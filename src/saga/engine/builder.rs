@@ -32,6 +32,8 @@ pub struct SagaEngineBuilder {
     settings: Settings,
     registered: Vec<(DefinitionId, Arc<dyn Drive>)>,
     accept_relaxed: bool,
+    /// A step that needs a transaction of another journal.
+    misfit: Option<String>,
 }
 
 impl SagaEngineBuilder {
@@ -48,12 +50,18 @@ impl SagaEngineBuilder {
             },
             registered: Vec::new(),
             accept_relaxed: false,
+            misfit: None,
         }
     }
 
     /// Drives sagas of this definition. Several versions of one name may be registered, so that those under way are
     /// driven by the version that they were started from.
     pub fn register<C: SagaData, D: Send + Sync + 'static>(mut self, saga: &Saga<C, D>) -> Self {
+        let misfit = saga.0.code.iter().find(|step| {
+            let local = step.code.local.as_ref();
+            local.is_some_and(|local| !local.fits(&*self.journal))
+        });
+        self.misfit = self.misfit.or(misfit.map(|step| step.name.as_ref().to_owned()));
         let registered = Arc::new(Registered::new(Arc::clone(&saga.0)));
         for definition in registered.definitions() {
             let drive: Arc<dyn Drive> = Arc::<Registered<C, D>>::clone(&registered);
@@ -134,6 +142,10 @@ impl SagaEngineBuilder {
         if durability == Durability::Relaxed && !self.accept_relaxed {
             let allowed = "Durable, unless accept_relaxed_durability() is said";
             return wrong("journal", &durability, allowed);
+        }
+        if let Some(step) = &self.misfit {
+            let allowed = "one that runs in transactions of the engine's own journal";
+            return wrong("step", step, allowed);
         }
         let mut registry = BTreeMap::new();
         for (definition, drive) in self.registered {

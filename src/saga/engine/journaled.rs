@@ -10,8 +10,11 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::code::race;
+use super::super::cx::Cx;
+use super::super::error::StepError;
 use super::super::event::Event;
 use super::super::journal::{Append, Appended, Entry, Hold};
+use super::super::local::{LocalCode, LocalRun, Ran};
 use super::super::record::{Batch, BoxError, Lost, Recorder, Then};
 use super::core::{Core, Seat};
 use super::flight::Flight;
@@ -51,18 +54,10 @@ impl<C> Journaled<C> {
             let answer = race(timeout(limit, self.core.journal.append(append)), self.flight.lost()).await?;
             match answer {
                 Ok(Ok(Appended::Written { cancel })) => {
-                    self.seq += u64::try_from(append.entries.len()).unwrap_or(0);
-                    self.flight.renewed(sent);
-                    if cancel {
-                        self.flight.cancel.request();
-                    }
+                    self.written(append.entries.len(), sent, cancel);
                     return Ok(());
                 }
-                Ok(Ok(Appended::Fenced)) => {
-                    self.flight.landing(false);
-                    self.flight.taken();
-                    return Err(Lost::Lease);
-                }
+                Ok(Ok(Appended::Fenced)) => return Err(self.fenced()),
                 Ok(Err(error)) => {
                     tracing::warn!(target: "steadfast::saga", id = %append.id, %error, "the journal was not written");
                 }
@@ -102,9 +97,58 @@ impl<C: Serialize + DeserializeOwned + Send> Recorder<C> for Journaled<C> {
     }
 
     async fn append(&mut self, batch: &Batch<'_>) -> Result<(), Lost> {
+        let append = self.append_of(batch);
+        self.flight.landing(batch.then != Then::GoOn);
+        self.write(&append).await
+    }
+
+    async fn local<D: Send + Sync + 'static>(
+        &mut self,
+        code: &dyn LocalCode<C, D>,
+        cx: Cx<C, D>,
+        limit: Duration,
+        batch: &Batch<'_>,
+    ) -> Result<Result<C, StepError>, Lost> {
+        let run = LocalRun {
+            cx,
+            limit,
+            append: self.append_of(batch),
+            encode: |context| encode(&context),
+        };
+        let sent = Instant::now();
+        self.flight.landing(batch.then != Then::GoOn);
+        let ran = race(code.run(&*self.core.journal, run), self.flight.lost()).await?;
+        match ran {
+            Ran::Committed { context, cancel } => {
+                self.written(batch.events.len(), sent, cancel);
+                Ok(Ok(context))
+            }
+            Ran::Failed(failed) => {
+                self.flight.landing(false);
+                Ok(Err(failed))
+            }
+            Ran::Fenced => Err(self.fenced()),
+        }
+    }
+
+    async fn may_start(&mut self) -> Result<(), Lost> {
+        self.flight.may_start().await
+    }
+
+    async fn lost(&self) -> Lost {
+        self.flight.lost().await
+    }
+
+    fn parks(&self, wait: Duration) -> bool {
+        wait > self.core.settings.lease / PARKS_AFTER
+    }
+}
+
+impl<C> Journaled<C> {
+    fn append_of(&self, batch: &Batch<'_>) -> Append {
         let lease = self.core.settings.lease;
         let entries = batch.events.iter();
-        let append = Append {
+        Append {
             id: self.flight.id,
             epoch: self.flight.epoch,
             seq: self.seq,
@@ -118,21 +162,21 @@ impl<C: Serialize + DeserializeOwned + Send> Recorder<C> for Journaled<C> {
                 Then::Rest => Hold::Rest,
             },
             error: batch.events.iter().rev().find_map(|(event, _)| error_of(event)),
-        };
-        self.flight.landing(batch.then != Then::GoOn);
-        self.write(&append).await
+        }
     }
 
-    async fn may_start(&mut self) -> Result<(), Lost> {
-        self.flight.may_start().await
+    fn written(&mut self, events: usize, sent: Instant, cancel: bool) {
+        self.seq += u64::try_from(events).unwrap_or(0);
+        self.flight.renewed(sent);
+        if cancel {
+            self.flight.cancel.request();
+        }
     }
 
-    async fn lost(&self) -> Lost {
-        self.flight.lost().await
-    }
-
-    fn parks(&self, wait: Duration) -> bool {
-        wait > self.core.settings.lease / PARKS_AFTER
+    fn fenced(&self) -> Lost {
+        self.flight.landing(false);
+        self.flight.taken();
+        Lost::Lease
     }
 }
 

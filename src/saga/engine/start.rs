@@ -155,7 +155,7 @@ impl<C: SagaData, D: Send + Sync + 'static> Beginning<C, D> {
         };
         let plan = saga.plan.clone();
         write(&Event::Created { plan }, Some(&bytes));
-        if permit.is_some() {
+        if permit.is_some() && !saga.plan.steps[0].local {
             // Its first step is started in the same breath.
             let step = saga.code[0].name.as_ref().to_owned();
             write(&Event::Started { step }, None);
@@ -211,16 +211,23 @@ impl<C: SagaData, D: Send + Sync + 'static> Beginning<C, D> {
             let _ = reply.send(Ok(None));
             return;
         };
-        let step = saga.code[0].name.as_ref().to_owned();
-        saga.emit(id, &Event::Started { step });
+        let started = self.new.entries.len() > 1;
+        if started {
+            let step = saga.code[0].name.as_ref().to_owned();
+            saga.emit(id, &Event::Started { step });
+        }
         let flight = Flight::new(id, 1, core.origin, sent, core.settings.lease);
         let seat = core.seat(flight, permit, false);
         let _ = reply.send(Ok(None));
-        let recorder = Journaled::new(&seat, 2);
+        let recorder = Journaled::new(&seat, if started { 2 } else { 1 });
         let cancel = Arc::clone(&seat.flight.cancel);
         let deadline = saga.deadline;
         let interpreter = Interpreter::new(saga, id, self.standing, recorder, cancel).deadline(deadline);
-        let left = interpreter.go_on(0).await;
+        let left = if started {
+            interpreter.go_on(0).await
+        } else {
+            interpreter.run().await
+        };
         self.registered.landed(left, seat).await;
     }
 }

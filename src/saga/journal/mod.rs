@@ -11,6 +11,7 @@ mod postgres;
 mod sqlite;
 mod types;
 
+use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
@@ -92,4 +93,10 @@ pub trait Journal: fmt::Debug + Send + Sync + 'static {
 
     /// What the journal can lose.
     fn durability(&self) -> Durability;
+
+    /// The journal itself, where steps can run in its transactions, as in [`Step::postgres_tx`](super::Step::postgres_tx).
+    /// One that wraps another gives the other's, and does not hear of their appends.
+    fn local(&self) -> Option<&(dyn Any + Send + Sync)> {
+        None
+    }
 }

@@ -3,34 +3,25 @@
 //! A row is a journal, event by event, and where it leaves the step that its last event is about; `corrupt` where that
 //! cannot have happened. The saga is `a`, `k`, the pivot `p` and `c`; the participant of `k` answers for every run.
 
-use std::borrow::Cow;
-
 use super::super::event::{Event, Known, Reality, Reason, SagaEnd};
-use super::super::plan::{Plan, StepKind, StepPlan, WhenUnknown};
+use super::super::plan::{Plan, StepKind, StepPlan};
 use super::State;
+use super::model::step;
 use super::state::Phase;
 use crate::Effect;
 
 fn plan() -> Plan {
     let step = |name, kind| StepPlan {
-        name: Cow::Borrowed(name),
-        kind,
-        has_undo: kind == StepKind::Compensatable,
         can_reconcile: true,
         answers_by_key: name == "k",
-        attempts: 2,
-        undo_attempts: 2,
-        when_unknown: WhenUnknown::Undo,
+        ..step(name, kind)
     };
-    Plan {
-        steps: vec![
-            step("a", StepKind::Compensatable),
-            step("k", StepKind::Compensatable),
-            step("p", StepKind::Pivot),
-            step("c", StepKind::Retriable),
-        ],
-        halt_on_undo_failure: false,
-    }
+    super::model::plan(vec![
+        step("a", StepKind::Compensatable),
+        step("k", StepKind::Compensatable),
+        step("p", StepKind::Pivot),
+        step("c", StepKind::Retriable),
+    ])
 }
 
 fn event(text: &str) -> Event {
@@ -43,7 +34,7 @@ fn event(text: &str) -> Event {
         Known::Unknown
     };
     match words[0] {
-        "created" => Event::Created,
+        "created" => Event::Created { plan: Plan::default() },
         "start" => Event::Started { step },
         "ok" => Event::Succeeded { step },
         "clean" | "doubt" => Event::Failed {
@@ -77,6 +68,7 @@ fn event(text: &str) -> Event {
         },
         "end" => Event::Finished {
             end: SagaEnd::Completed,
+            obstacle: None,
         },
         other => unreachable!("{other}"),
     }

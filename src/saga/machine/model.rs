@@ -40,7 +40,8 @@ struct Explorer<'p> {
     ends: HashSet<SagaEnd>,
 }
 
-fn step(name: &'static str, kind: StepKind) -> StepPlan {
+/// A step that may fail twice, and so may its undo.
+pub(super) fn step(name: &'static str, kind: StepKind) -> StepPlan {
     StepPlan {
         name: Cow::Borrowed(name),
         kind,
@@ -51,10 +52,11 @@ fn step(name: &'static str, kind: StepKind) -> StepPlan {
         undo_attempts: 2,
         when_unknown: WhenUnknown::Undo,
         when_interrupted: WhenInterrupted::Rerun,
+        local: false,
     }
 }
 
-fn plan(steps: Vec<StepPlan>) -> Plan {
+pub(super) fn plan(steps: Vec<StepPlan>) -> Plan {
     Plan {
         steps: steps.into(),
         halt_on_undo_failure: false,

@@ -110,6 +110,7 @@ impl State {
             Event::Replanned { .. } => {}
             Event::Started { step } => {
                 let index = self.forward(plan, step)?;
+                (!plan.steps[index].local).then_some(())?;
                 let before = self.steps[..index].iter().all(StepState::is_done);
                 let step = &mut self.steps[index];
                 match step.phase {
@@ -126,7 +127,7 @@ impl State {
             }
             Event::Succeeded { step } => {
                 let index = self.forward(plan, step)?;
-                self.expect(index, |phase| phase == Phase::Started)?.phase = Phase::Succeeded;
+                self.ran(plan, index)?.phase = Phase::Succeeded;
             }
             Event::Failed {
                 step,
@@ -136,7 +137,7 @@ impl State {
             } => {
                 let answers = plan.steps[plan.index(step)?].answers_by_key;
                 let index = self.forward(plan, step)?;
-                let step = self.expect(index, |phase| phase == Phase::Started)?;
+                let step = self.ran(plan, index)?;
                 step.phase = Phase::Failed {
                     effect: *effect,
                     retryable: *retryable,
@@ -304,6 +305,15 @@ impl State {
     fn backward(&self, plan: &Plan, step: &str) -> Option<usize> {
         matches!(self.direction, Direction::Backward(_)).then_some(())?;
         plan.index(step)
+    }
+
+    /// A step that has a result: it was started, unless it runs in a transaction.
+    fn ran(&mut self, plan: &Plan, index: usize) -> Option<&mut StepState> {
+        if plan.steps[index].local {
+            self.steps[..index].iter().all(StepState::is_done).then_some(())?;
+            return self.expect(index, |phase| matches!(phase, Phase::Untouched | Phase::Failed { .. }));
+        }
+        self.expect(index, |phase| phase == Phase::Started)
     }
 
     fn expect(&mut self, index: usize, is: impl Fn(Phase) -> bool) -> Option<&mut StepState> {

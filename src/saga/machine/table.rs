@@ -6,30 +6,17 @@ use std::borrow::Cow;
 
 use super::super::event::{Known, Reality, Reason, SagaEnd};
 use super::super::plan::{Plan, StepKind, StepPlan, WhenInterrupted, WhenUnknown};
+use super::model::step;
 use super::state::{Phase, StepState};
 use super::{Circumstances, Direction, Next, State, Stop, decide, unresolved};
 use crate::Effect;
 
 fn plain() -> StepPlan {
-    StepPlan {
-        name: Cow::Borrowed("b"),
-        kind: StepKind::Compensatable,
-        has_undo: true,
-        can_reconcile: false,
-        answers_by_key: false,
-        attempts: 2,
-        undo_attempts: 2,
-        when_unknown: WhenUnknown::Undo,
-        when_interrupted: WhenInterrupted::Rerun,
-    }
+    step("b", StepKind::Compensatable)
 }
 
 fn pivot() -> StepPlan {
-    StepPlan {
-        kind: StepKind::Pivot,
-        has_undo: false,
-        ..plain()
-    }
+    step("b", StepKind::Pivot)
 }
 
 fn at(phase: Phase) -> StepState {

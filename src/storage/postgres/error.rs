@@ -105,6 +105,11 @@ pub(super) fn is_lost(error: &tokio_postgres::Error) -> bool {
     severity != Some(Some(Severity::Error))
 }
 
+/// Whether the server says no, and the connection goes on: what was to be done is not.
+pub(crate) fn is_refusal(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some() && !is_lost(error)
+}
+
 /// How often a statement is run that met another one. The other one got through each time, so few are ever needed.
 const MAX_CONFLICTS: usize = 16;
 /// How often one is run whose connection was found closed: it may have been so for as long as it lay in the pool, and the

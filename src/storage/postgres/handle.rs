@@ -131,7 +131,8 @@ impl PostgresStorage {
         }
     }
 
-    async fn connection(&self) -> Result<Held<'_>, StorageError> {
+    /// A connection of one's own.
+    pub(crate) async fn connection(&self) -> Result<Held<'_>, StorageError> {
         let object = self.0.pool.get().await.map_err(pool_error)?;
         Ok(Held {
             shared: &self.0,
@@ -176,13 +177,13 @@ impl Shared {
 
 /// A connection from the pool. Dropped before it is given back it is closed: a statement may still be running on it, for
 /// which whoever got it next would wait.
-struct Held<'a> {
+pub(crate) struct Held<'a> {
     shared: &'a Shared,
     object: Option<Object>,
 }
 
 impl Held<'_> {
-    fn client(&mut self) -> Result<&mut ClientWrapper, StorageError> {
+    pub(crate) fn client(&mut self) -> Result<&mut ClientWrapper, StorageError> {
         let object = self.object.as_mut();
         let gone = || StorageError::new(StorageErrorKind::Unavailable, "the connection was given back");
         Ok(&mut **object.ok_or_else(gone)?)
@@ -190,7 +191,7 @@ impl Held<'_> {
 
     /// To the pool, or to the reserve where that is empty: so a renewal finds a connection there, also when the pool has
     /// none left to give.
-    fn give_back(&mut self) {
+    pub(crate) fn give_back(&mut self) {
         let Some(object) = self.object.take() else { return };
         if self.shared.reserve().is_none() && !object.is_closed() {
             self.shared.keep(object);

@@ -1,5 +1,6 @@
 //! A journal that fails on demand.
 
+use std::any::Any;
 use std::fmt;
 use std::ops::RangeBounds;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -200,6 +201,10 @@ impl<J: Journal> Journal for Faulty<J> {
 
     fn durability(&self) -> Durability {
         self.journal.durability()
+    }
+
+    fn local(&self) -> Option<&(dyn Any + Send + Sync)> {
+        self.journal.local()
     }
 }
 

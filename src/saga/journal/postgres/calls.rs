@@ -1,5 +1,6 @@
 //! The calls of a journal.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -7,9 +8,10 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::super::{
-    Append, Appended, CancelRequest, ClaimQuery, Claimed, ClaimedOne, Counts, Created, DefinitionId, Head, Hold,
-    Journal, JournalFuture, ListQuery, Loaded, NewSaga, OwnerId, Prune, Renewal,
+    Append, Appended, CancelRequest, ClaimQuery, Claimed, ClaimedOne, Counts, Created, DefinitionId, Head, Journal,
+    JournalFuture, ListQuery, Loaded, NewSaga, OwnerId, Prune, Renewal,
 };
+use super::append::Values;
 use super::{Definitions, PostgresJournal, columns, count, row, signed, sql};
 use crate::KeyId;
 use crate::saga::id::SagaId;
@@ -65,27 +67,8 @@ impl Journal for PostgresJournal {
             if append.entries.is_empty() {
                 return Ok(Appended::Fenced);
             }
-            let (events, contexts) = columns(&append.entries);
-            let (hold, time) = match append.hold {
-                Hold::Keep(lease) => (1_i16, lease),
-                Hold::Park(delay) => (2, delay),
-                Hold::Rest => (3, Duration::ZERO),
-            };
-            let params: [Param<'_>; 12] = [
-                (&bytes(append.id.as_bytes()), Type::BYTEA),
-                (&signed(append.epoch), Type::INT8),
-                (&signed(append.seq), Type::INT8),
-                (&count(append.entries.len()), Type::INT8),
-                (&row::status_number(append.status), Type::INT2),
-                (&append.can_turn, Type::BOOL),
-                (&append.progress, Type::BOOL),
-                (&hold, Type::INT2),
-                (&microseconds(time), Type::INT8),
-                (&append.error.as_deref().map(str::as_bytes), Type::BYTEA),
-                (&events, Type::BYTEA_ARRAY),
-                (&contexts, Type::BYTEA_ARRAY),
-            ];
-            match self.ask(&sql::APPEND, &params, row::flag).await? {
+            let values = Values::of(append);
+            match self.ask(&sql::APPEND, &values.params(append), row::flag).await? {
                 Some(cancel) => Ok(Appended::Written { cancel }),
                 None => self.written(append).await,
             }
@@ -263,6 +246,10 @@ impl Journal for PostgresJournal {
 
     fn durability(&self) -> Durability {
         Durability::Durable
+    }
+
+    fn local(&self) -> Option<&(dyn Any + Send + Sync)> {
+        Some(self)
     }
 }
 

@@ -1,8 +1,10 @@
 //! Sagas in PostgreSQL.
 
+mod append;
 mod calls;
 mod row;
 mod sql;
+mod transaction;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -113,7 +115,7 @@ impl PostgresJournal {
     }
 
     /// What became of an append that wrote nothing: it was carried out before if each of its events is there.
-    async fn written(&self, append: &Append) -> Result<Appended, StorageError> {
+    pub(super) async fn written(&self, append: &Append) -> Result<Appended, StorageError> {
         let params: [Param<'_>; 3] = [
             (&append.id.as_bytes().as_slice(), Type::BYTEA),
             (&signed(append.seq), Type::INT8),

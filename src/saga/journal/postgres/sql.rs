@@ -58,10 +58,7 @@ pub(super) static CREATE: Sql = LazyLock::new(|| {
     )
 });
 
-/// `$1` id, `$2` epoch, `$3` how many events there are, `$4` how many are added, `$5` status, `$6` whether it can turn,
-/// `$7` whether there is progress, `$8` what becomes of the lease (1 kept, 2 parked, 3 at rest), `$9` for how long, `$10`
-/// error, `$11` events, `$12` contexts. Answers: whether it is asked to turn back. No row where nothing is written.
-pub(super) static APPEND: Sql = LazyLock::new(|| {
+fn append(condition: &str) -> String {
     let settings = &*SETTINGS;
     format!(
         "WITH {settings}, head AS (
@@ -76,15 +73,28 @@ pub(super) static APPEND: Sql = LazyLock::new(|| {
                     WHEN $6 AND s.deadline IS NOT NULL THEN least({NOW} + $9 * {MICROSECOND}, greatest(s.deadline, {NOW}))
                     ELSE {NOW} + $9 * {MICROSECOND}
                 END
-            FROM settings WHERE s.id = $1 AND s.epoch = $2 AND s.seq = $3 AND s.owner IS NOT NULL
+            FROM settings WHERE s.id = $1 AND s.epoch = $2 AND s.seq = $3 AND s.owner IS NOT NULL {condition}
             RETURNING s.cancel
         ), written AS (
             INSERT INTO steadfast.saga_event (saga, seq, epoch, at, event, context)
             SELECT $1, $3 + e.number - 1, $2, {NOW}, e.event, e.context
             FROM head, unnest($11, $12) WITH ORDINALITY AS e (event, context, number)
-        )
-        SELECT cancel FROM head"
+        )"
     )
+}
+
+/// `$1` id, `$2` epoch, `$3` how many events there are, `$4` how many are added, `$5` status, `$6` whether it can turn,
+/// `$7` whether there is progress, `$8` what becomes of the lease (1 kept, 2 parked, 3 at rest), `$9` for how long, `$10`
+/// error, `$11` events, `$12` contexts. Answers: whether it is asked to turn back. No row where nothing is written.
+pub(super) static APPEND: Sql = LazyLock::new(|| append("") + "SELECT cancel FROM head");
+
+/// The same in the transaction `$13` of a step. Answers: whether it is in that one, and whether it is asked to turn back;
+/// NULL where nothing is written.
+///
+/// What the step's own statements have set is left as it is until here: then the commit is all that is to come.
+pub(super) static APPEND_IN_TX: Sql = LazyLock::new(|| {
+    append("AND txid_current_if_assigned() = $13")
+        + "SELECT txid_current_if_assigned() IS NOT DISTINCT FROM $13, (SELECT cancel FROM head)"
 });
 
 /// `$1` id, `$2` the first event, `$3` how many. Answers: whether it is asked to turn back, and the events.
