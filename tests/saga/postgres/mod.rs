@@ -1,6 +1,8 @@
 //! Sagas in PostgreSQL, on a real server.
 
 mod histories;
+mod proxy;
+mod transactions;
 
 use std::collections::HashSet;
 use std::time::Duration;
