@@ -364,6 +364,7 @@ where
                 step: name,
                 effect: Effect::None,
                 retryable: true,
+                settles: false,
                 error: "it was not run: the saga turns back".to_owned(),
             };
             self.record(event, None);
@@ -448,10 +449,12 @@ where
     }
 
     fn failed(&mut self, step: usize, failed: StepError) {
+        let answers = self.saga.plan.steps[step].answers_by_key;
         let event = Event::Failed {
             step: self.name(step),
             effect: failed.effect,
             retryable: failed.retryable,
+            settles: answers && failed.effect == Effect::None && !failed.retryable,
             error: failed.error.to_string(),
         };
         self.standing.errors[step] = Some(failed.error.into());

@@ -89,6 +89,8 @@ pub enum Verb {
         /// The name of the step.
         step: String,
     },
+    /// The saga turns back, unless it has passed its pivot.
+    Cancel,
     /// The saga is given up as it is.
     Abandon,
 }
@@ -177,6 +179,9 @@ pub enum Event {
         effect: Effect,
         /// Whether another run may help.
         retryable: bool,
+        /// It speaks of every run of the step: its participant answers by key.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        settles: bool,
         /// What went wrong.
         error: String,
     },

@@ -61,6 +61,9 @@ pub(crate) fn decide(plan: &Plan, state: &State, now: Circumstances) -> Next {
     if state.end.is_some() {
         return Next::Rest;
     }
+    if state.abandoned {
+        return finish(SagaEnd::Abandoned);
+    }
     if state.corrupt || !state.created {
         return Next::Corrupt;
     }

@@ -38,13 +38,14 @@ fn event(text: &str) -> Event {
         "start" => Event::Started { step },
         "ok" => Event::Succeeded { step },
         "clean" | "doubt" => Event::Failed {
-            step,
             effect: if words[0] == "clean" {
                 Effect::None
             } else {
                 Effect::Maybe
             },
             retryable: how == Some("again"),
+            settles: words[0] == "clean" && how != Some("again") && step == "k",
+            step,
             error: String::new(),
         },
         "asked" => Event::Reconciled {

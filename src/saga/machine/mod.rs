@@ -5,9 +5,11 @@ mod decide;
 mod fold;
 #[cfg(test)]
 mod model;
+mod operate;
 mod state;
 #[cfg(test)]
 mod table;
 
 pub(crate) use decide::{Circumstances, Next, Stop, decide, unresolved};
+pub use operate::Refusal;
 pub(crate) use state::{Direction, State};

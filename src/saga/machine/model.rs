@@ -1,12 +1,13 @@
 //! Every way that a small saga can take, with what really happens at its participants beside what it knows.
 //!
 //! A run of a step ends in each way there is, its effect having happened or not as far as that way leaves it open; the
-//! process may die at any point. Each distinct state is visited once.
+//! process may die at any point, and its keys may be too old from then on. At every state an operator may say whatever
+//! is true, or make it true by hand before they say it. Each distinct state is visited once.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use super::super::event::{Event, Known, Reality, Reason, SagaEnd};
+use super::super::event::{Event, Known, Obstacle, Reality, Reason, SagaEnd, Verb};
 use super::super::plan::{Plan, StepKind, StepPlan, WhenInterrupted, WhenUnknown};
 use super::state::Phase;
 use super::{Circumstances, Direction, Next, State, Stop, decide, unresolved};
@@ -30,14 +31,30 @@ struct World {
     /// Undos that succeeded, in their order.
     undone: Vec<usize>,
     pivot_succeeded: bool,
+    /// How often an operator has said something.
+    operated: u8,
+    /// Its owners were lost too often, once.
+    crashed: bool,
+    /// For which step an operator has said that the age of its key does not matter.
+    forced: Option<usize>,
+    /// An operator has left something as it is.
+    given_up: bool,
 }
 
 struct Explorer<'p> {
     plan: &'p Plan,
     halt: Option<Stop>,
-    seen: HashSet<World>,
+    /// How often an operator may say something.
+    operators: u8,
+    /// Each state by its number.
+    seen: HashMap<World, usize>,
     todo: Vec<World>,
     ends: HashSet<SagaEnd>,
+    /// The state that is looked at, and which leads to which.
+    at: usize,
+    edges: Vec<(usize, usize)>,
+    stuck: Vec<usize>,
+    good: Vec<usize>,
 }
 
 /// A step that may fail twice, and so may its undo.
@@ -65,13 +82,18 @@ pub(super) fn plan(steps: Vec<StepPlan>) -> Plan {
 
 impl Explorer<'_> {
     /// Explores everything, and says how many states there are and which ends were seen.
-    fn explore(plan: &Plan, halt: Option<Stop>) -> (usize, HashSet<SagaEnd>) {
+    fn explore(plan: &Plan, halt: Option<Stop>, operators: u8) -> (usize, HashSet<SagaEnd>) {
         let mut explorer = Explorer {
             plan,
             halt,
-            seen: HashSet::new(),
+            operators,
+            seen: HashMap::new(),
             todo: Vec::new(),
             ends: HashSet::new(),
+            at: 0,
+            edges: Vec::new(),
+            stuck: Vec::new(),
+            good: Vec::new(),
         };
         let mut begun = State::new(plan);
         begun.apply(plan, &Event::Created { plan: plan.clone() });
@@ -79,18 +101,50 @@ impl Explorer<'_> {
             truth: vec![Truth::Nothing; plan.steps.len()],
             undone: Vec::new(),
             pivot_succeeded: false,
+            operated: 0,
+            crashed: false,
+            forced: None,
+            given_up: false,
             state: begun,
         });
         while let Some(world) = explorer.todo.pop() {
+            explorer.at = explorer.seen[&world];
             explorer.step(&world);
+        }
+        if operators > 0 {
+            explorer.nothing_is_stuck_for_ever();
         }
         (explorer.seen.len(), explorer.ends)
     }
 
     fn visit(&mut self, world: World) {
         assert!(!world.state.corrupt, "{world:?}");
-        if self.seen.insert(world.clone()) {
+        let number = self.seen.len();
+        let known = self.seen.get(&world).copied();
+        let to = known.unwrap_or_else(|| {
+            self.seen.insert(world.clone(), number);
             self.todo.push(world);
+            number
+        });
+        self.edges.push((self.at, to));
+    }
+
+    /// From each state in which a saga is stuck, a way leads to completed or compensated, without giving anything up.
+    fn nothing_is_stuck_for_ever(&self) {
+        let mut from = vec![Vec::new(); self.seen.len()];
+        for (before, after) in &self.edges {
+            from[*after].push(*before);
+        }
+        let mut saved = vec![false; self.seen.len()];
+        let mut todo = self.good.clone();
+        while let Some(state) = todo.pop() {
+            if !std::mem::replace(&mut saved[state], true) {
+                todo.extend(&from[state]);
+            }
+        }
+        if let Some(lost) = self.stuck.iter().find(|state| !saved[**state]) {
+            let world = self.seen.iter().find(|(_, number)| *number == lost);
+            panic!("no verb helps: {world:?}");
         }
     }
 
@@ -107,19 +161,35 @@ impl Explorer<'_> {
     }
 
     fn step(&mut self, world: &World) {
-        self.take(world, None);
-        // The request to turn back may come at any moment.
-        if self.halt.is_some() {
-            self.take(world, self.halt);
+        let mut taken = Vec::new();
+        // The request to turn back may come at any moment, and a key be too old at any.
+        for stop in [None, self.halt] {
+            for key_expired in [false, true] {
+                let now = Circumstances { stop, key_expired };
+                let next = decide(self.plan, &world.state, now);
+                if !taken.contains(&next) {
+                    taken.push(next.clone());
+                    self.take(world, next, key_expired);
+                }
+            }
+        }
+        if world.operated < self.operators && !world.state.abandoned {
+            if world.state.end.is_none() && !world.crashed {
+                // Its owners were lost too often.
+                let crashed = Event::Finished {
+                    end: SagaEnd::Stuck,
+                    obstacle: Some(Obstacle::CrashLoop),
+                };
+                let mut crashed = self.after(world, &crashed);
+                crashed.crashed = true;
+                self.visit(crashed);
+            }
+            self.operate(world);
         }
     }
 
-    fn take(&mut self, world: &World, halt: Option<Stop>) {
-        let now = Circumstances {
-            stop: halt,
-            ..Circumstances::default()
-        };
-        match decide(self.plan, &world.state, now) {
+    fn take(&mut self, world: &World, next: Next, key_expired: bool) {
+        match next {
             Next::Corrupt => unreachable!("{world:?}"),
             Next::Rest => self.rest(world),
             Next::Finish { end, obstacle } => self.visit(self.after(world, &Event::Finished { end, obstacle })),
@@ -135,6 +205,11 @@ impl Explorer<'_> {
             }
             Next::Start { step, failures } => {
                 assert!(failures < self.plan.steps[step].attempts, "one run too many: {world:?}");
+                let blind = key_expired && world.state.steps[step].is_unknown();
+                assert!(
+                    !blind || world.forced == Some(step),
+                    "its participant may have forgotten it, and nobody has forced it: {world:?}"
+                );
                 self.run(world, step);
             }
             Next::Reconcile { step } => self.reconcile(world, step),
@@ -158,16 +233,20 @@ impl Explorer<'_> {
             died.truth[step] = truth;
             self.visit(died);
         }
-        let mut succeeded = self.after(&started, &Event::Succeeded { step: name.clone() });
-        succeeded.truth[step] = done(before);
-        succeeded.pivot_succeeded |= self.plan.steps[step].kind == StepKind::Pivot;
-        self.visit(succeeded);
+        // What is closed refuses what comes under its key.
+        if before != Truth::Closed {
+            let mut succeeded = self.after(&started, &Event::Succeeded { step: name.clone() });
+            succeeded.truth[step] = done(before);
+            succeeded.pivot_succeeded |= self.plan.steps[step].kind == StepKind::Pivot;
+            self.visit(succeeded);
+        }
         for retryable in [false, true] {
             for effect in [Effect::None, Effect::Maybe] {
                 let failed = Event::Failed {
                     step: name.clone(),
                     effect,
                     retryable,
+                    settles: self.plan.steps[step].answers_by_key && effect == Effect::None && !retryable,
                     error: String::new(),
                 };
                 let failed = self.after(&started, &failed);
@@ -217,10 +296,9 @@ impl Explorer<'_> {
 
     fn undo(&mut self, world: &World, step: usize, outcome: Known) {
         assert!(matches!(world.state.direction, Direction::Backward(_)));
-        assert!(
-            world.undone.iter().all(|undone| *undone > step),
-            "not in reverse: {world:?}"
-        );
+        // What an operator has reopened comes after what was undone meanwhile; nothing is undone twice.
+        let order = |undone: &usize| *undone > step || (world.operated > 0 && *undone != step);
+        assert!(world.undone.iter().all(order), "not in reverse, or twice: {world:?}");
         if outcome == Known::Completed {
             let happened = matches!(world.truth[step], Truth::Happened | Truth::Closed);
             assert!(happened, "told that it has happened: {world:?}");
@@ -249,6 +327,85 @@ impl Explorer<'_> {
         self.visit(self.after(&started, &failed));
     }
 
+    fn stuck(&mut self, world: &World) {
+        if world.operated == 0 {
+            self.stuck.push(self.at);
+        }
+    }
+
+    /// Whatever an operator may truthfully say here, and no lie.
+    fn operate(&mut self, world: &World) {
+        for verb in [
+            Verb::Retry { force: false },
+            Verb::Retry { force: true },
+            Verb::Compensate,
+            Verb::Cancel,
+            Verb::Abandon,
+        ] {
+            self.say(world.clone(), verb);
+        }
+        let forward = world.state.direction == Direction::Forward;
+        for step in 0..self.plan.steps.len() {
+            let with = |truth| {
+                let mut world = world.clone();
+                world.truth[step] = truth;
+                world
+            };
+            let name = || self.name(step);
+            let (done, never, skip) = (
+                Verb::ResolveDone { step: name() },
+                Verb::ResolveNever { step: name() },
+                Verb::Skip { step: name() },
+            );
+            let truth = world.truth[step];
+            // On the way forward they may have done by hand what the step should have.
+            if forward || truth == Truth::Happened {
+                self.say(with(Truth::Happened), done);
+            }
+            // They have looked, or have taken it back by hand, or have had what is under way stopped.
+            self.say(with(Truth::Closed), never.clone());
+            if truth == Truth::Nothing {
+                self.say(world.clone(), never);
+            }
+            self.say(world.clone(), skip);
+        }
+    }
+
+    fn say(&mut self, world: World, verb: Verb) {
+        let permitted = world.state.permits(self.plan, &verb);
+        let mut next = world.clone();
+        let event = Event::Operator {
+            who: String::new(),
+            verb: verb.clone(),
+            note: String::new(),
+        };
+        next.state.apply(self.plan, &event);
+        assert_eq!(permitted.is_err(), next.state.corrupt, "{verb:?} in {world:?}");
+        if permitted.is_err() {
+            return;
+        }
+        next.operated += 1;
+        let open = world.state.steps.iter().position(|step| !step.is_done());
+        match &verb {
+            Verb::Retry { force } => next.forced = open.filter(|_| *force),
+            Verb::ResolveDone { step } if world.state.direction == Direction::Forward => {
+                let step = self.plan.index(step).expect("a step");
+                next.pivot_succeeded |= self.plan.steps[step].kind == StepKind::Pivot;
+            }
+            Verb::Compensate | Verb::Cancel => {
+                let mut pivot = self.plan.steps.iter().zip(&world.truth);
+                let pivot = pivot.find(|(step, _)| step.kind == StepKind::Pivot);
+                assert!(
+                    pivot.is_none_or(|(_, truth)| matches!(truth, Truth::Nothing | Truth::Closed)),
+                    "turned back although the pivot may have happened: {world:?}"
+                );
+            }
+            Verb::Skip { .. } | Verb::Abandon => next.given_up = true,
+            _ => {}
+        }
+        self.visit(next);
+    }
+
     fn rest(&mut self, world: &World) {
         let end = world.state.end.expect("it rests");
         self.ends.insert(end);
@@ -258,6 +415,7 @@ impl Explorer<'_> {
             SagaEnd::Completed => {
                 assert!(steps.clone().all(|(_, truth)| *truth == Truth::Happened), "{world:?}");
                 assert!(unresolved.is_empty());
+                self.good.push(self.at);
             }
             SagaEnd::Compensated => {
                 for (planned, truth) in steps {
@@ -271,15 +429,20 @@ impl Explorer<'_> {
                     );
                 }
                 assert!(unresolved.is_empty(), "{world:?}");
+                self.good.push(self.at);
             }
+            SagaEnd::Stuck if world.state.obstacle == Some(Obstacle::CrashLoop) => self.stuck(world),
             SagaEnd::Stuck => {
+                self.stuck(world);
                 assert!(!unresolved.is_empty(), "stuck, and nowhere: {world:?}");
+                let by_itself = world.state.obstacle == Some(Obstacle::PivotUnknown);
                 let pivot = self.plan.steps.iter().zip(&world.state.steps);
-                let mut asked =
-                    pivot.filter(|(step, at)| step.kind == StepKind::Pivot && step.can_reconcile && at.is_unknown());
+                let mut asked = pivot.filter(|(step, at)| {
+                    step.kind == StepKind::Pivot && step.can_reconcile && at.is_unknown() && by_itself
+                });
                 assert!(asked.all(|(_, at)| at.reconciled), "given up without asking: {world:?}");
             }
-            SagaEnd::Abandoned => unreachable!("nobody gives it up"),
+            SagaEnd::Abandoned => assert!(world.given_up, "nobody has given it up: {world:?}"),
         }
     }
 }
@@ -389,7 +552,7 @@ fn every_way_of_every_saga_ends_completed_compensated_or_visibly_stuck_and_the_b
     let mut states = 0;
     for (name, plan) in plans() {
         for halt in [None, Some(Stop::Cancelled), Some(Stop::Deadline)] {
-            let (found, ends) = Explorer::explore(&plan, halt);
+            let (found, ends) = Explorer::explore(&plan, halt, 0);
             assert!(ends.contains(&SagaEnd::Completed), "{name}");
             states += found;
             if halt.is_some() {
@@ -398,6 +561,92 @@ fn every_way_of_every_saga_ends_completed_compensated_or_visibly_stuck_and_the_b
         }
     }
     println!("figure: states of sagas visited: {states}");
+}
+
+/// One attempt each, as operators give new ones; and every policy that decides where a saga gets stuck.
+fn plans_for_operators() -> Vec<(String, Plan)> {
+    use StepKind::{Compensatable, Pivot, ReadOnly, Retriable};
+    let once = |name, kind, change: &dyn Fn(&mut StepPlan)| {
+        let mut step = step(name, kind);
+        (step.attempts, step.undo_attempts) = (1, 1);
+        change(&mut step);
+        step
+    };
+    let as_is = |_: &mut StepPlan| {};
+    let two = || vec![once("a", Compensatable, &as_is), once("b", Compensatable, &as_is)];
+    let mut plans = vec![("two".to_owned(), plan(two()))];
+    plans.push((
+        "two, halting".to_owned(),
+        Plan {
+            halt_on_undo_failure: true,
+            ..plan(two())
+        },
+    ));
+    plans.push((
+        "all".to_owned(),
+        plan(vec![
+            once("a", Compensatable, &as_is),
+            once("b", Pivot, &as_is),
+            once("c", Retriable, &as_is),
+        ]),
+    ));
+    for interrupted in [
+        WhenInterrupted::Rerun,
+        WhenInterrupted::Reconcile,
+        WhenInterrupted::TurnBack,
+        WhenInterrupted::Stick,
+    ] {
+        for hook in [false, true] {
+            let policy = |step: &mut StepPlan| {
+                step.when_interrupted = interrupted;
+                step.can_reconcile = hook;
+            };
+            if interrupted == WhenInterrupted::Reconcile && !hook {
+                continue;
+            }
+            let name = |what: &str| format!("{what}, {interrupted:?}, hook: {hook}");
+            for unknown in [WhenUnknown::Undo, WhenUnknown::Skip, WhenUnknown::Stick] {
+                let step = once("a", Compensatable, &|step| {
+                    policy(step);
+                    step.when_unknown = unknown;
+                });
+                plans.push((name(&format!("step, {unknown:?}")), plan(vec![step])));
+            }
+            let no_undo = once("a", Compensatable, &|step| {
+                policy(step);
+                step.has_undo = false;
+            });
+            plans.push((name("without undo"), plan(vec![no_undo])));
+            plans.push((name("read-only"), plan(vec![once("a", ReadOnly, &policy)])));
+            if interrupted == WhenInterrupted::TurnBack {
+                continue;
+            }
+            for answers in [false, true] {
+                let pivot = once("b", Pivot, &|step| {
+                    policy(step);
+                    step.answers_by_key = answers;
+                });
+                plans.push((name("pivot"), plan(vec![once("a", Compensatable, &as_is), pivot])));
+            }
+            let retriable = once("c", Retriable, &policy);
+            plans.push((name("retriable"), plan(vec![once("b", Pivot, &as_is), retriable])));
+        }
+    }
+    plans
+}
+
+#[test]
+fn whatever_an_operator_truthfully_says_the_books_balance_and_nothing_is_stuck_for_ever() {
+    let mut states = 0;
+    for (name, plan) in plans_for_operators() {
+        let (found, ends) = Explorer::explore(&plan, None, 2);
+        println!("{name}: {found}");
+        for end in [SagaEnd::Completed, SagaEnd::Stuck, SagaEnd::Abandoned] {
+            assert!(ends.contains(&end), "{name}: never {end:?}");
+        }
+        states += found;
+    }
+    println!("figure: states of sagas visited, operators included: {states}");
 }
 
 /// Every event in every state is applied without a panic, and what cannot have happened makes the state corrupt.
@@ -415,7 +664,14 @@ fn the_fold_is_total() {
                 if after.corrupt {
                     corrupt += 1;
                     let next = decide(plan, &after, Circumstances::default());
-                    assert!(matches!(next, Next::Corrupt | Next::Rest), "{after:?}");
+                    let given_up = matches!(
+                        next,
+                        Next::Finish {
+                            end: SagaEnd::Abandoned,
+                            ..
+                        }
+                    ) && after.abandoned;
+                    assert!(matches!(next, Next::Corrupt | Next::Rest) || given_up, "{after:?}");
                 } else {
                     sound += 1;
                     assert_ne!(
@@ -445,6 +701,7 @@ fn events(steps: &[&str]) -> Vec<Event> {
                 step: step(),
                 effect,
                 retryable,
+                settles: !retryable,
                 error,
             });
         }
@@ -470,5 +727,22 @@ fn events(steps: &[&str]) -> Vec<Event> {
     for end in [SagaEnd::Completed, SagaEnd::Compensated, SagaEnd::Stuck] {
         events.push(Event::Finished { end, obstacle: None });
     }
+    let mut verbs = vec![
+        Verb::Retry { force: true },
+        Verb::Compensate,
+        Verb::Cancel,
+        Verb::Abandon,
+    ];
+    for step in steps {
+        let step = || (*step).to_owned();
+        verbs.push(Verb::ResolveDone { step: step() });
+        verbs.push(Verb::ResolveNever { step: step() });
+        verbs.push(Verb::Skip { step: step() });
+    }
+    events.extend(verbs.into_iter().map(|verb| Event::Operator {
+        who: String::new(),
+        verb,
+        note: String::new(),
+    }));
     events
 }

@@ -56,8 +56,10 @@ pub(crate) struct State {
     pub(crate) created: bool,
     pub(crate) end: Option<SagaEnd>,
     pub(crate) obstacle: Option<Obstacle>,
-    /// An operator has said that the age of keys does not matter.
+    /// An operator has said that the age of the open step's key does not matter.
     pub(crate) forced: bool,
+    /// An operator has given it up.
+    pub(crate) abandoned: bool,
     /// An event that cannot have happened: nothing is done any more.
     pub(crate) corrupt: bool,
 }
@@ -78,6 +80,7 @@ impl State {
             end: None,
             obstacle: None,
             forced: false,
+            abandoned: false,
             corrupt: false,
         }
     }
@@ -92,7 +95,10 @@ impl State {
             }
             Event::Operator {
                 verb: Verb::Abandon, ..
-            } if self.corrupt => self.end = None,
+            } if self.corrupt => {
+                self.abandoned = true;
+                self.end = None;
+            }
             _ => self.corrupt = self.corrupt || self.try_apply(plan, event).is_none(),
         }
     }
@@ -128,14 +134,15 @@ impl State {
             Event::Succeeded { step } => {
                 let index = self.forward(plan, step)?;
                 self.ran(plan, index)?.phase = Phase::Succeeded;
+                self.forced = false;
             }
             Event::Failed {
                 step,
                 effect,
                 retryable,
+                settles,
                 ..
             } => {
-                let answers = plan.steps[plan.index(step)?].answers_by_key;
                 let index = self.forward(plan, step)?;
                 let step = self.ran(plan, index)?;
                 step.phase = Phase::Failed {
@@ -145,7 +152,7 @@ impl State {
                 // Only a participant that answers for every run under the key can take a doubt back.
                 step.maybe = match effect {
                     Effect::Maybe => true,
-                    Effect::None if answers && !retryable => false,
+                    Effect::None if *settles => false,
                     Effect::None => step.maybe,
                 };
                 step.failures = step.failures.saturating_add(1);
@@ -161,6 +168,7 @@ impl State {
                     Reality::Done => Phase::Succeeded,
                     other => Phase::Reconciled(*other),
                 };
+                self.forced &= *reality != Reality::Done;
             }
             Event::Unwinding { reason } => {
                 self.may_unwind(plan).then_some(())?;
@@ -195,106 +203,13 @@ impl State {
                 step.phase = Phase::UndoFailed { outcome, last: *last };
                 step.undo_failures = step.undo_failures.saturating_add(1);
             }
-            Event::Operator { verb, .. } => return self.operate(plan, verb),
+            Event::Operator { verb, .. } => self.operate(plan, verb).ok()?,
             Event::Finished { end, obstacle } => {
                 self.end = Some(*end);
                 self.obstacle = *obstacle;
             }
         }
         Some(())
-    }
-
-    /// What an operator may decide, and what becomes of it.
-    ///
-    /// | verb | stuck on the way forward | stuck on the way back | elsewhere |
-    /// |---|---|---|---|
-    /// | retry | the open step has all its attempts again | so has every undo that failed | refused |
-    /// | compensate | turns back, if the pivot allows it | as retry | refused |
-    /// | resolve done | the open step has succeeded | the step is to be undone, as one that succeeded | refused |
-    /// | resolve never | the open step has no effect | the step counts as undone | refused |
-    /// | skip | refused | the step is left as it is; the saga ends abandoned | refused |
-    /// | abandon | given up | given up | given up, unless it rests |
-    fn operate(&mut self, plan: &Plan, verb: &Verb) -> Option<()> {
-        match (self.end, verb) {
-            (Some(SagaEnd::Stuck), _) | (None, Verb::Abandon) => {}
-            _ => return None,
-        }
-        let forward = self.direction == Direction::Forward;
-        match verb {
-            Verb::Abandon => {}
-            Verb::Retry { force } => {
-                self.forced = *force;
-                if forward {
-                    self.retry_step()?;
-                } else {
-                    self.retry_undos();
-                }
-            }
-            Verb::Compensate if forward => {
-                self.may_unwind(plan).then_some(())?;
-                self.direction = Direction::Backward(Reason::Operator);
-            }
-            Verb::Compensate => self.retry_undos(),
-            Verb::ResolveDone { step } | Verb::ResolveNever { step } => {
-                let done = matches!(verb, Verb::ResolveDone { .. });
-                let index = self.unsettled(plan, step)?;
-                let step = &mut self.steps[index];
-                step.reconciled = true;
-                step.undo_failures = 0;
-                step.maybe = done;
-                step.phase = match (done, forward) {
-                    (true, _) => Phase::Succeeded,
-                    (false, true) => Phase::Reconciled(Reality::Never),
-                    (false, false) => Phase::Undone,
-                };
-            }
-            Verb::Skip { step } => {
-                (!forward).then_some(())?;
-                let index = self.unsettled(plan, step)?;
-                self.steps[index].phase = Phase::Skipped;
-            }
-        }
-        self.end = None;
-        self.obstacle = None;
-        Some(())
-    }
-
-    /// The step of that name, if it is one that somebody has to look at.
-    fn unsettled(&self, plan: &Plan, step: &str) -> Option<usize> {
-        let index = plan.index(step)?;
-        let open = if self.direction == Direction::Forward {
-            self.steps.iter().position(|step| !step.is_done()) == Some(index)
-                && self.steps[index].phase != Phase::Untouched
-        } else {
-            let at = &self.steps[index];
-            matches!(at.phase, Phase::UndoFailed { .. } | Phase::Undoing(_)) || at.is_unknown()
-        };
-        open.then_some(index)
-    }
-
-    fn retry_step(&mut self) -> Option<()> {
-        let step = self.steps.iter_mut().find(|step| !step.is_done())?;
-        let effect = if step.is_unknown() { Effect::Maybe } else { Effect::None };
-        step.maybe |= effect == Effect::Maybe;
-        step.failures = 0;
-        step.reconciled = false;
-        if step.phase != Phase::Untouched {
-            step.phase = Phase::Failed {
-                effect,
-                retryable: true,
-            };
-        }
-        Some(())
-    }
-
-    fn retry_undos(&mut self) {
-        for step in &mut self.steps {
-            step.undo_failures = 0;
-            step.reconciled = step.reconciled && !step.is_unknown();
-            if let Phase::UndoFailed { last, .. } = &mut step.phase {
-                *last = false;
-            }
-        }
     }
 
     fn forward(&self, plan: &Plan, step: &str) -> Option<usize> {

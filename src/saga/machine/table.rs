@@ -95,6 +95,7 @@ fn state(step: StepState, direction: Direction) -> State {
         end: None,
         obstacle: None,
         forced: false,
+        abandoned: false,
         corrupt: false,
     }
 }
