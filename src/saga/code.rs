@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::action::Code;
 use super::cx::Cx;
 use super::error::StepError;
+use super::record::BoxError;
 
 /// A run of a step ended without a result of its own.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +45,7 @@ pub(crate) async fn bounded<T>(
 }
 
 /// The panic of code as a value. Code that panics before it has made its future does so in the first poll as well.
-async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Box<dyn Any + Send>> {
+pub(crate) async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Box<dyn Any + Send>> {
     let mut future = pin!(future);
     poll_fn(|context| {
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
@@ -55,6 +56,12 @@ async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Box<dyn Any + S
         }
     })
     .await
+}
+
+/// What `work` gives, its panic as an error.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
+    let result = catch_unwind(AssertUnwindSafe(work));
+    result.unwrap_or_else(|panic| Err(Ended::Panicked(text(&*panic)).into()))
 }
 
 fn text(panic: &(dyn Any + Send)) -> String {

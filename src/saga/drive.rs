@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::code::{race, run};
+use super::code::{guarded, race, run};
 use super::cx::{Cx, RunOf};
 use super::definition::Definition;
 use super::error::{Cause, Report, SagaError, StepError, StepFailure};
@@ -375,7 +375,7 @@ where
         let result = run(&*code.action, &mut cx, code.timeout);
         let result = race(result, self.recorder.lost()).await?;
         let kept = result.and_then(|()| {
-            let encoded = self.recorder.encode(cx.data);
+            let encoded = guarded(|| self.recorder.encode(cx.data));
             encoded.map_err(StepError::fatal_unknown)
         });
         match kept {
@@ -455,7 +455,7 @@ where
             effect: failed.effect,
             retryable: failed.retryable,
             settles: answers && failed.effect == Effect::None && !failed.retryable,
-            error: failed.error.to_string(),
+            error: text_of(&*failed.error),
         };
         self.standing.errors[step] = Some(failed.error.into());
         self.record(event, None);
@@ -473,7 +473,7 @@ where
         let mut reality = result.unwrap_or(Reality::Unknown);
         let mut bytes = None;
         if reality == Reality::Done {
-            match self.recorder.encode(cx.data) {
+            match guarded(|| self.recorder.encode(cx.data)) {
                 Ok((encoded, context)) => {
                     bytes = encoded;
                     self.standing.context = context;
@@ -505,7 +505,7 @@ where
         };
         let result = race(run(&*undo, &mut cx, code.undo_timeout), self.recorder.lost()).await?;
         let kept = result.and_then(|()| {
-            let encoded = self.recorder.encode(cx.data);
+            let encoded = guarded(|| self.recorder.encode(cx.data));
             encoded.map_err(StepError::fatal_unknown)
         });
         match kept {
@@ -517,7 +517,7 @@ where
                 let over = self.standing.undo_until.is_some_and(|until| Instant::now() >= until);
                 let event = Event::UndoFailed {
                     step: name,
-                    error: failed.error.to_string(),
+                    error: text_of(&*failed.error),
                     last: over || failures + 1 >= self.saga.plan.steps[step].undo_attempts,
                 };
                 self.standing.undo_errors[step] = Some(failed.error.into());
@@ -534,6 +534,11 @@ where
     fn end(self) -> Result<C, SagaError> {
         self.standing.end(&self.saga, self.id)
     }
+}
+
+/// The text of an error, which is code of others too.
+fn text_of(error: &(dyn std::error::Error + Send + Sync)) -> String {
+    guarded(|| Ok(error.to_string())).unwrap_or_else(|_| "it panics when it is shown".to_owned())
 }
 
 impl<C> Standing<C> {

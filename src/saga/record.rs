@@ -20,6 +20,8 @@ pub(crate) enum Lost {
     Lease,
     /// This process is to stop.
     Shutdown,
+    /// It could not be read for as long as a lease lasts.
+    Unread,
 }
 
 /// What becomes of the saga after an append.
