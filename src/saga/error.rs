@@ -204,6 +204,9 @@ pub enum Detached {
     /// saga is lost where it stood.
     #[error("its task is gone")]
     TaskGone,
+    /// The journal does not know the saga: it has ended, and all that there was of it was cleared away.
+    #[error("its journal does not know it")]
+    Missing,
     /// The journal does not answer. The saga goes on once it does.
     #[error("its journal does not answer")]
     Journal(#[source] Arc<StorageError>),

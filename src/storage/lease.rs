@@ -60,6 +60,12 @@ impl Lease {
         self.taken || now >= self.ends()
     }
 
+    /// Whether the store has said that somebody else holds it.
+    #[cfg(feature = "saga")]
+    pub(crate) fn is_taken(&self) -> bool {
+        self.taken
+    }
+
     /// When it is lost unless it is renewed.
     pub(crate) fn ends(&self) -> Duration {
         self.granted.saturating_add(self.ttl)

@@ -161,8 +161,8 @@ impl SagaEngineBuilder {
             }
         }
         let core = Arc::new(Core::new(self.journal, self.settings, registry));
-        tokio::spawn(worker::recover(Arc::clone(&core)));
-        tokio::spawn(worker::renew(Arc::clone(&core)));
+        core.runtime.spawn(worker::recover(Arc::clone(&core)));
+        core.runtime.spawn(worker::renew(Arc::clone(&core)));
         Ok(SagaEngine::of(core))
     }
 }

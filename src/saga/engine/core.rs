@@ -3,12 +3,13 @@
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::super::id::SagaId;
 use super::super::journal::{Claimed, DefinitionId, Journal, OwnerId};
@@ -36,6 +37,15 @@ pub(crate) trait Drive: Send + Sync {
 
 pub(crate) type Registry = BTreeMap<DefinitionId, Arc<dyn Drive>>;
 
+/// The pauses before a release that failed is sent again.
+const RELEASE_PAUSES: [Duration; 3] = [
+    Duration::from_millis(20),
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+];
+/// How long one release may take.
+const RELEASE_LIMIT: Duration = Duration::from_secs(2);
+
 pub(crate) struct Core {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) owner: OwnerId,
@@ -43,19 +53,37 @@ pub(crate) struct Core {
     /// What can be driven, by each of the definitions that it fits.
     registry: RwLock<Registry>,
     permits: Arc<Semaphore>,
-    flights: Mutex<HashMap<SagaId, Arc<Flight>>>,
-    /// The last flight has ended.
+    /// Where everything of the engine runs, whoever calls it from wherever.
+    pub(crate) runtime: Handle,
+    state: Mutex<State>,
+    /// The last flight has ended, and nothing is to become one.
     idle: Notify,
     /// Sagas that were created without a permit, as far as this process knows.
     pending: AtomicUsize,
-    /// There may be more to claim than there were permits for.
-    hungry: AtomicBool,
-    suspects: AtomicUsize,
     /// There is something to claim.
     pub(crate) wake: Notify,
-    closing: AtomicBool,
     closed: Notify,
     pub(crate) origin: Instant,
+}
+
+/// What is under way.
+#[derive(Default)]
+struct State {
+    flights: HashMap<SagaId, Arc<Flight>>,
+    /// Claims and starts that the journal has not answered: a flight may come of each.
+    entering: usize,
+    /// There may be more to claim than there were permits for.
+    hungry: bool,
+    /// Nothing is begun any more.
+    closing: bool,
+    /// What is under way is to stop.
+    stopping: bool,
+}
+
+impl State {
+    fn is_idle(&self) -> bool {
+        self.flights.is_empty() && self.entering == 0
+    }
 }
 
 impl Core {
@@ -66,13 +94,11 @@ impl Core {
             settings,
             registry: RwLock::new(registry),
             permits: Arc::new(Semaphore::new(settings.max_concurrent)),
-            flights: Mutex::default(),
+            runtime: Handle::current(),
+            state: Mutex::default(),
             idle: Notify::new(),
             pending: AtomicUsize::new(0),
-            hungry: AtomicBool::new(false),
-            suspects: AtomicUsize::new(0),
             wake: Notify::new(),
-            closing: AtomicBool::new(false),
             closed: Notify::new(),
             origin: Instant::now(),
         }
@@ -98,45 +124,66 @@ impl Core {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SagaId, Arc<Flight>>> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn flights(&self) -> Vec<Arc<Flight>> {
-        self.lock().values().map(Arc::clone).collect()
+        self.lock().flights.values().map(Arc::clone).collect()
     }
 
     pub(crate) fn flight(&self, id: SagaId) -> Option<Arc<Flight>> {
-        self.lock().get(&id).map(Arc::clone)
+        self.lock().flights.get(&id).map(Arc::clone)
     }
 
     pub(crate) fn in_flight(&self) -> usize {
-        self.lock().len()
+        self.lock().flights.len()
+    }
+
+    /// Announces what may become a flight, so that a shutdown waits for it; `None` once nothing is begun any more.
+    pub(crate) fn enter(self: &Arc<Self>) -> Option<Entering> {
+        let mut state = self.lock();
+        if state.closing {
+            return None;
+        }
+        state.entering += 1;
+        Some(Entering(Arc::clone(self)))
     }
 
     pub(crate) fn permit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.permits).try_acquire_owned().ok()
     }
 
+    /// Permits for a claim: half of those that are free, so that who starts a saga meanwhile finds one.
+    pub(crate) fn permits(&self, most: usize) -> Vec<OwnedSemaphorePermit> {
+        let wanted = self.permits.available_permits().div_ceil(2).min(most);
+        (0..wanted).map_while(|_| self.permit()).collect()
+    }
+
     /// A saga takes its place among those that are driven here.
-    pub(crate) fn seat(self: &Arc<Self>, flight: Flight, permit: OwnedSemaphorePermit, suspect: bool) -> Seat {
+    pub(crate) fn seat(self: &Arc<Self>, flight: Flight, permit: OwnedSemaphorePermit) -> Seat {
         let flight = Arc::new(flight);
-        let before = self.lock().insert(flight.id, Arc::clone(&flight));
+        let (before, stopping) = {
+            let mut state = self.lock();
+            (state.flights.insert(flight.id, Arc::clone(&flight)), state.stopping)
+        };
         if let Some(before) = before {
             // Its lease ran out in this very process.
             before.taken();
         }
-        self.suspects.fetch_add(usize::from(suspect), Ordering::Relaxed);
+        if stopping {
+            flight.stop();
+        }
         Seat {
             core: Arc::clone(self),
             flight,
-            suspect,
             permit: Some(permit),
         }
     }
 
-    pub(crate) fn suspects(&self) -> usize {
-        self.suspects.load(Ordering::Relaxed)
+    /// Whether a saga is driven here that may kill its process.
+    pub(crate) fn has_suspect(&self) -> bool {
+        self.lock().flights.values().any(|flight| flight.is_suspect())
     }
 
     /// Takes a place among those that wait for a permit, unless there are too many.
@@ -160,20 +207,49 @@ impl Core {
     /// A claim has left nothing that was due.
     pub(crate) fn sated(&self) {
         self.pending.store(0, Ordering::Relaxed);
-        self.hungry.store(false, Ordering::Relaxed);
+        self.lock().hungry = false;
     }
 
+    /// Whoever leaves a seat after this wakes who claims.
     pub(crate) fn hungry(&self) {
-        self.hungry.store(true, Ordering::Relaxed);
+        self.lock().hungry = true;
     }
 
     pub(crate) fn close(&self) {
-        self.closing.store(true, Ordering::Release);
+        self.lock().closing = true;
         self.closed.notify_waiters();
     }
 
     pub(crate) fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
+        self.lock().closing
+    }
+
+    /// Stops what is under way, and what still becomes so.
+    pub(crate) fn stop(&self) {
+        self.lock().stopping = true;
+        for flight in self.flights() {
+            flight.stop();
+        }
+    }
+
+    /// Lets go of sagas, so that others need not wait for the end of their leases.
+    pub(crate) async fn release(&self, leases: &[(SagaId, u64)]) {
+        if leases.is_empty() {
+            return;
+        }
+        let mut pauses = RELEASE_PAUSES.into_iter();
+        loop {
+            let released = timeout(RELEASE_LIMIT, self.journal.release(self.owner, leases)).await;
+            if matches!(released, Ok(Ok(()))) {
+                return;
+            }
+            let Some(pause) = pauses.next() else {
+                break;
+            };
+            sleep(pause).await;
+        }
+        // They are claimed when their leases have run out.
+        tracing::warn!(target: "steadfast::saga", sagas = leases.len(), "leases were not released");
     }
 
     /// Ends when the engine takes nothing new any more.
@@ -191,10 +267,25 @@ impl Core {
     pub(crate) async fn idle(&self) {
         loop {
             let idle = self.idle.notified();
-            if self.lock().is_empty() {
+            if self.lock().is_idle() {
                 return;
             }
             idle.await;
+        }
+    }
+}
+
+/// What may become a flight; dropped when it has, or will not.
+pub(crate) struct Entering(Arc<Core>);
+
+impl Drop for Entering {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.entering -= 1;
+        let idle = state.is_idle();
+        drop(state);
+        if idle {
+            self.0.idle.notify_waiters();
         }
     }
 }
@@ -203,30 +294,27 @@ impl Core {
 pub(crate) struct Seat {
     pub(crate) core: Arc<Core>,
     pub(crate) flight: Arc<Flight>,
-    suspect: bool,
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut flights = self.core.lock();
-        let own = flights
+        // Before `hungry` is read: who was hungry before either finds the permit, or is woken.
+        self.permit = None;
+        let mut state = self.core.lock();
+        let own = state
+            .flights
             .get(&self.flight.id)
             .is_some_and(|at| Arc::ptr_eq(at, &self.flight));
         if own {
-            flights.remove(&self.flight.id);
+            state.flights.remove(&self.flight.id);
         }
-        let idle = flights.is_empty();
-        drop(flights);
+        let (idle, hungry) = (state.is_idle(), state.hungry);
+        drop(state);
         if idle {
             self.core.idle.notify_waiters();
         }
-        self.core
-            .suspects
-            .fetch_sub(usize::from(self.suspect), Ordering::Relaxed);
-        // Before the worker is woken, which is to find it.
-        drop(self.permit.take());
-        if self.core.hungry.load(Ordering::Relaxed) {
+        if hungry {
             self.core.wake.notify_one();
         }
     }

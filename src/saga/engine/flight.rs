@@ -22,13 +22,15 @@ pub(crate) struct Flight {
     /// The lease was renewed or taken, or the flight is to stop.
     changed: Notify,
     stopped: AtomicBool,
+    /// It was claimed several times in a row without a result, and has shown none here.
+    suspect: AtomicBool,
     /// Its last append lets go of the lease: what a renewal says of it no longer matters.
     landing: AtomicBool,
 }
 
 impl Flight {
     /// A saga whose claim was sent at `sent`.
-    pub(crate) fn new(id: SagaId, epoch: u64, origin: Instant, sent: Instant, ttl: Duration) -> Self {
+    pub(crate) fn new(id: SagaId, epoch: u64, origin: Instant, sent: Instant, ttl: Duration, suspect: bool) -> Self {
         Self {
             id,
             epoch,
@@ -37,6 +39,7 @@ impl Flight {
             lease: Mutex::new(Lease::claimed(sent - origin, ttl, Duration::MAX)),
             changed: Notify::new(),
             stopped: AtomicBool::new(false),
+            suspect: AtomicBool::new(suspect),
             landing: AtomicBool::new(false),
         }
     }
@@ -62,6 +65,15 @@ impl Flight {
         }
     }
 
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Relaxed)
+    }
+
+    /// It has shown a result.
+    pub(crate) fn cleared(&self) {
+        self.suspect.store(false, Ordering::Relaxed);
+    }
+
     /// The next append lets go of the lease, or after all does not.
     pub(crate) fn landing(&self, landing: bool) {
         self.landing.store(landing, Ordering::Release);
@@ -82,6 +94,20 @@ impl Flight {
             return Some(Lost::Shutdown);
         }
         self.lease().is_lost(self.now()).then_some(Lost::Lease)
+    }
+
+    /// Ends when the journal has said that somebody else has it, or when it is to stop; not at the end of its lease.
+    pub(crate) async fn refused(&self) -> Lost {
+        loop {
+            let changed = self.changed.notified();
+            if self.stopped.load(Ordering::Acquire) {
+                return Lost::Shutdown;
+            }
+            if self.lease().is_taken() {
+                return Lost::Lease;
+            }
+            changed.await;
+        }
     }
 
     /// Ends when it is not to be driven on here: at the end of its lease at the latest.

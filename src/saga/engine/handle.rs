@@ -7,28 +7,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::super::code::race;
 use super::super::error::{Detached, SagaError};
 use super::super::id::SagaId;
 use super::super::journal::{CancelRequest, SagaStatus};
+use super::SagaEngine;
 use super::core::Core;
 use super::registered::{Ending, Ends};
-use crate::storage::StorageError;
+use crate::storage::{StorageError, StorageErrorKind};
 
 /// For how long a journal that does not answer is asked for the end of a saga.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// For how long one look at a saga may take.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// The longest pause between two looks at a saga that is driven elsewhere.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// A saga that an engine has started, or had; made by [`SagaEngine::start`](super::SagaEngine::start).
 ///
-/// `.await` it for the saga's end, wherever it is driven. Dropped, the saga goes on without it.
+/// `.await` it for the saga's end, wherever it is driven: it keeps its engine at work. Dropped, the saga goes on without
+/// it.
 #[must_use = "dropped, nobody hears how the saga ends"]
 pub struct DurableSaga<C> {
-    core: Arc<Core>,
+    engine: SagaEngine,
     ends: Arc<dyn Ends<C>>,
     id: SagaId,
     ending: watch::Receiver<Ending<C>>,
@@ -37,10 +42,10 @@ pub struct DurableSaga<C> {
 }
 
 impl<C> DurableSaga<C> {
-    pub(crate) fn new(core: Arc<Core>, ends: Arc<dyn Ends<C>>, id: SagaId, existed: bool) -> Self {
+    pub(crate) fn new(engine: SagaEngine, ends: Arc<dyn Ends<C>>, id: SagaId, existed: bool) -> Self {
         Self {
             ending: ends.watch(id),
-            core,
+            engine,
             ends,
             id,
             cancel_on_drop: false,
@@ -71,7 +76,7 @@ impl<C> DurableSaga<C> {
     ///
     /// Dropped, the request may have been noted or not.
     pub async fn cancel(&self) -> Result<CancelRequest, StorageError> {
-        request_cancel(&self.core, self.id).await
+        request_cancel(self.engine.core(), self.id).await
     }
 
     /// Turns the saga back when this handle is dropped before it has told of the end. Default: the saga goes on.
@@ -88,7 +93,7 @@ impl<C> DurableSaga<C> {
     ///
     /// Those of the journal.
     pub async fn status(&self) -> Result<Option<SagaStatus>, StorageError> {
-        let loaded = self.core.journal.load(self.id).await?;
+        let loaded = self.engine.core().journal.load(self.id).await?;
         Ok(loaded.map(|loaded| loaded.head.status))
     }
 
@@ -106,7 +111,15 @@ impl<C> DurableSaga<C> {
         C: Clone,
     {
         let result = self.wait_for_end().await;
-        self.cancel_on_drop = false;
+        // Where nobody can tell for the time being, the end is still to come.
+        let told = !matches!(
+            &result,
+            Err(SagaError::Detached {
+                reason: Detached::Journal(_),
+                ..
+            })
+        );
+        self.cancel_on_drop = self.cancel_on_drop && !told;
         result
     }
 
@@ -114,42 +127,68 @@ impl<C> DurableSaga<C> {
     where
         C: Clone,
     {
+        let core = Arc::clone(self.engine.core());
+        let poll = core.settings.poll_interval;
         let mut answered = Instant::now();
-        let mut pause = self.core.settings.poll_interval;
+        let mut pause = poll;
         loop {
             if let Some(result) = self.ending.borrow_and_update().clone() {
                 return result;
             }
-            if self.core.flight(self.id).is_some() {
-                pause = self.core.settings.poll_interval;
-            } else {
-                // It may be driven elsewhere, or rest since long.
-                match self.core.journal.load(self.id).await {
-                    Ok(Some(loaded)) => {
-                        answered = Instant::now();
-                        if let Some(result) = self.ends.end(&loaded) {
-                            return result;
-                        }
-                    }
-                    Ok(None) => answered = Instant::now(),
-                    Err(error) if answered.elapsed() >= PATIENCE => {
-                        return Err(SagaError::Detached {
-                            saga: self.ends.name().to_owned(),
-                            id: self.id,
-                            reason: Detached::Journal(Arc::new(error)),
-                        });
-                    }
-                    Err(_) => {}
+            let (core, id) = (&core, self.id);
+            let look = async move {
+                if core.flight(id).is_some() {
+                    return None;
                 }
+                // It may be driven elsewhere, or rest since long.
+                Some(timeout(LOOK, core.journal.load(id)).await)
+            };
+            let problem = match race(look, self.ending.changed()).await {
+                // It is driven here.
+                Ok(None) => {
+                    pause = poll;
+                    None
+                }
+                Ok(Some(Ok(Ok(Some(loaded))))) => {
+                    if let Some(result) = self.ends.end(&loaded) {
+                        return result;
+                    }
+                    None
+                }
+                Ok(Some(Ok(Ok(None)))) => return Err(self.detached(Detached::Missing)),
+                Ok(Some(Ok(Err(error)))) => Some(error),
+                Ok(Some(Err(_))) => Some(StorageError::new(StorageErrorKind::Unavailable, "it does not answer")),
+                Err(changed) => {
+                    self.heed(changed.is_ok());
+                    continue;
+                }
+            };
+            match problem {
+                None => answered = Instant::now(),
+                Some(error) if answered.elapsed() >= PATIENCE => {
+                    return Err(self.detached(Detached::Journal(Arc::new(error))));
+                }
+                Some(_) => {}
             }
-            let changed = race(self.ending.changed(), sleep(pause)).await;
-            pause = pause
-                .saturating_mul(2)
-                .min(LONGEST_PAUSE.max(self.core.settings.poll_interval));
-            if let Ok(Err(_)) = changed {
-                // Whoever had it to tell has told another.
-                self.ending = self.ends.watch(self.id);
+            if let Ok(changed) = race(self.ending.changed(), sleep(pause)).await {
+                self.heed(changed.is_ok());
             }
+            pause = pause.saturating_mul(2).min(LONGEST_PAUSE.max(poll));
+        }
+    }
+
+    /// Listens anew where whoever had the end to tell has told another.
+    fn heed(&mut self, told: bool) {
+        if !told {
+            self.ending = self.ends.watch(self.id);
+        }
+    }
+
+    fn detached(&self, reason: Detached) -> SagaError {
+        SagaError::Detached {
+            saga: self.ends.name().to_owned(),
+            id: self.id,
+            reason,
         }
     }
 }
@@ -157,11 +196,11 @@ impl<C> DurableSaga<C> {
 pub(crate) async fn request_cancel(core: &Core, id: SagaId) -> Result<CancelRequest, StorageError> {
     let answer = core.journal.request_cancel(id).await?;
     if answer == CancelRequest::Requested {
-        match core.flight(id) {
-            Some(flight) => flight.cancel.request(),
-            // It may be parked, and is due now.
-            None => core.wake.notify_one(),
+        if let Some(flight) = core.flight(id) {
+            flight.cancel.request();
         }
+        // It may be parked, or just about to be, and is due now.
+        core.wake.notify_one();
     }
     Ok(answer)
 }
@@ -177,14 +216,13 @@ impl<C: Clone + Send + Sync + 'static> IntoFuture for DurableSaga<C> {
 
 impl<C> Drop for DurableSaga<C> {
     fn drop(&mut self) {
-        self.ends.unwatch(self.id);
+        let watches = std::mem::replace(&mut self.ending, watch::channel(None).1);
+        self.ends.unwatch(self.id, watches);
         if !self.cancel_on_drop {
             return;
         }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        let (core, id) = (Arc::clone(&self.core), self.id);
+        let (core, id) = (Arc::clone(self.engine.core()), self.id);
+        let runtime = core.runtime.clone();
         runtime.spawn(async move {
             if let Err(error) = request_cancel(&core, id).await {
                 tracing::warn!(target: "steadfast::saga", %id, %error, "it was not cancelled");

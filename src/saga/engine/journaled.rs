@@ -46,15 +46,27 @@ impl<C> Journaled<C> {
     }
 
     /// Writes until it is written, or the saga is lost.
-    async fn write(&mut self, append: &Append) -> Result<(), Lost> {
+    ///
+    /// It is sent once even if the lease has run out by this process's clock: it is the journal that says whether somebody
+    /// has taken the saga, and a result that is written need not be found again.
+    pub(super) async fn write(&mut self, append: &Append) -> Result<(), Lost> {
+        // The lease that is granted counts from the first try: a later one may only hear that the first was carried out.
+        let sent = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
-            let sent = Instant::now();
             let limit = self.core.settings.lease / 3;
-            let answer = race(timeout(limit, self.core.journal.append(append)), self.flight.lost()).await?;
+            let answer = timeout(limit, self.core.journal.append(append));
+            let answer = if pause == FIRST_PAUSE {
+                race(answer, self.flight.refused()).await?
+            } else {
+                race(answer, self.flight.lost()).await?
+            };
             match answer {
                 Ok(Ok(Appended::Written { cancel })) => {
                     self.written(append.entries.len(), sent, cancel);
+                    if append.progress {
+                        self.flight.cleared();
+                    }
                     return Ok(());
                 }
                 Ok(Ok(Appended::Fenced)) => return Err(self.fenced()),
@@ -128,7 +140,8 @@ impl<C: Serialize + DeserializeOwned + Send> Recorder<C> for Journaled<C> {
                 Ok(Err(failed))
             }
             Ran::Fenced => Err(self.fenced()),
-        }
+                self.written(batch.events.len(), sent, cancel);
+                self.flight.cleared();
     }
 
     async fn may_start(&mut self) -> Result<(), Lost> {

@@ -42,8 +42,9 @@ impl<C: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> SagaData f
 /// Drives sagas that survive their process: what happens is written to a [`Journal`] before anything else happens.
 ///
 /// Several engines, in several processes, may share one journal: each saga is driven by one at a time, and taken over when
-/// its process dies. A clone is the same engine. When the last one is dropped nothing new is begun or claimed, and the
-/// sagas under way go on to their ends for as long as the runtime lives; [`shutdown`](Self::shutdown) is the orderly way.
+/// its process dies. A clone is the same engine, and so is what a [`DurableSaga`] holds. When the last of them is dropped
+/// nothing new is begun or claimed, and the sagas under way go on to their ends for as long as the runtime lives;
+/// [`shutdown`](Self::shutdown) is the orderly way. Everything runs on the runtime that the engine was built in.
 ///
 /// # Examples
 ///
@@ -132,7 +133,7 @@ impl SagaEngine {
     /// Begins and claims nothing any more, gives the sagas under way so long to come to their ends, then stops those that
     /// have not, in the middle of a step if need be, and releases them: another engine goes on with them at once.
     ///
-    /// Whether all came to an end.
+    /// Whether all came to an end. With a journal that does not answer it takes 5 s more than `grace` at most.
     ///
     /// # Cancel safety
     ///
@@ -143,9 +144,7 @@ impl SagaEngine {
         if timeout(grace, core.idle()).await.is_ok() {
             return true;
         }
-        for flight in core.flights() {
-            flight.stop();
-        }
+        core.stop();
         let _ = timeout(STOPPING, core.idle()).await;
         false
     }

@@ -26,9 +26,7 @@ pub(crate) enum Unread {
 
 /// Where a saga stands.
 pub(crate) fn read<C: DeserializeOwned, D>(saga: &Definition<C, D>, loaded: &Loaded) -> Result<Standing<C>, Unread> {
-    let dense = (0..).zip(&loaded.entries).all(|(seq, stored)| stored.seq == seq);
-    let count = u64::try_from(loaded.entries.len()).unwrap_or(u64::MAX);
-    if !dense || count != loaded.head.seq {
+    if !is_whole(loaded) {
         return Err(Unread::Truncated);
     }
     let last = loaded
@@ -47,6 +45,12 @@ pub(crate) fn read<C: DeserializeOwned, D>(saga: &Definition<C, D>, loaded: &Loa
         standing.remember(saga, &event);
     }
     Ok(standing)
+}
+
+/// Whether all of its events are there.
+pub(crate) fn is_whole(loaded: &Loaded) -> bool {
+    let dense = (0..).zip(&loaded.entries).all(|(seq, stored)| stored.seq == seq);
+    dense && u64::try_from(loaded.entries.len()) == Ok(loaded.head.seq)
 }
 
 fn context<C: DeserializeOwned, D>(

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::super::code::race;
 use super::super::definition::Definition;
@@ -14,12 +14,12 @@ use super::super::drive::{Interpreter, Left, Waited};
 use super::super::error::{Detached, SagaError};
 use super::super::event::{Event, Obstacle, SagaEnd};
 use super::super::id::SagaId;
-use super::super::journal::{Append, Appended, Claimed, DefinitionId, Hold, Loaded, SagaStatus};
+use super::super::journal::{Append, Claimed, DefinitionId, Head, Hold, Loaded, SagaStatus};
 use super::super::record::Lost;
 use super::SagaData;
 use super::core::{Drive, Driving, Seat};
 use super::journaled::{Journaled, entry};
-use super::read::{Unread, read};
+use super::read::{Unread, is_whole, read};
 
 /// How a saga ended, once it has.
 pub(crate) type Ending<C> = Option<Result<C, SagaError>>;
@@ -36,7 +36,8 @@ pub(crate) trait Ends<C>: Send + Sync {
     /// What is told of a saga; `None` while it is active.
     fn end(&self, loaded: &Loaded) -> Ending<C>;
     fn watch(&self, id: SagaId) -> watch::Receiver<Ending<C>>;
-    fn unwatch(&self, id: SagaId);
+    /// Takes the receiver along, so that the last one of a saga is known to be the last.
+    fn unwatch(&self, id: SagaId, watches: watch::Receiver<Ending<C>>);
 }
 
 impl<C: SagaData, D: Send + Sync + 'static> Registered<C, D> {
@@ -77,56 +78,67 @@ impl<C: SagaData, D: Send + Sync + 'static> Registered<C, D> {
     }
 
     async fn claimed(self: Arc<Self>, claimed: Claimed, seat: Seat) {
-        let Ok(loaded) = load(&seat).await else {
-            return self.landed(Left::Lost(Lost::Lease), seat).await;
+        let left = match self.go_on(claimed, &seat).await {
+            Ok(left) => left,
+            Err(lost) => Left::Lost(lost),
         };
+        self.landed(left, seat).await;
+    }
+
+    async fn go_on(&self, claimed: Claimed, seat: &Seat) -> Result<Left<C>, Lost> {
+        if claimed.head.recoveries > seat.core.settings.max_recoveries {
+            // Before it is read: that may be what kills whoever drives it.
+            return self.stick(&claimed.head, seat, Obstacle::CrashLoop, None).await;
+        }
+        let loaded = load(seat).await?;
         if loaded.head.epoch != seat.flight.epoch {
-            return;
+            return Err(Lost::Lease);
         }
         if loaded.head.cancel {
             seat.flight.cancel.request();
         }
         let standing = match read(&self.saga, &loaded) {
             Ok(standing) => standing,
-            // The load has looked.
-            Err(Unread::Truncated) => return,
+            Err(Unread::Truncated) => return Err(Lost::Unread),
             Err(Unread::Context(error)) => {
                 let error = format!("its context cannot be read: {error}");
-                return self.stick(&loaded, &seat, Obstacle::Corrupt, Some(error)).await;
+                return self.stick(&loaded.head, seat, Obstacle::Corrupt, Some(error)).await;
             }
         };
-        if claimed.head.recoveries > seat.core.settings.max_recoveries {
-            return self.stick(&loaded, &seat, Obstacle::CrashLoop, None).await;
-        }
-        let recorder = Journaled::new(&seat, loaded.head.seq);
+        let recorder = Journaled::new(seat, loaded.head.seq);
         let cancel = Arc::clone(&seat.flight.cancel);
         let interpreter = Interpreter::new(Arc::clone(&self.saga), seat.flight.id, standing, recorder, cancel);
         let waited = if claimed.parked { Waited::Next } else { Waited::No };
-        let left = interpreter.deadline(claimed.deadline_in).waited(waited).run().await;
-        self.landed(left, seat).await;
+        Ok(interpreter.deadline(claimed.deadline_in).waited(waited).run().await)
     }
 
-    /// Lays a saga to rest that cannot be driven.
-    async fn stick(&self, loaded: &Loaded, seat: &Seat, obstacle: Obstacle, error: Option<String>) {
+    /// Lays a saga to rest that cannot be driven. Who waits for it finds its end in the journal.
+    async fn stick(
+        &self,
+        head: &Head,
+        seat: &Seat,
+        obstacle: Obstacle,
+        error: Option<String>,
+    ) -> Result<Left<C>, Lost> {
         let event = Event::Finished {
             end: SagaEnd::Stuck,
             obstacle: Some(obstacle),
         };
         let append = Append {
-            id: loaded.head.id,
+            id: head.id,
             epoch: seat.flight.epoch,
-            seq: loaded.head.seq,
+            seq: head.seq,
             entries: vec![entry(&event, None)],
             status: SagaStatus::Stuck,
-            can_turn: loaded.head.can_turn,
+            can_turn: head.can_turn,
             progress: true,
             hold: Hold::Rest,
             error,
         };
-        // Where it fails, whoever claims it next does it again.
-        if let Ok(Ok(Appended::Written { .. })) = race(seat.core.journal.append(&append), seat.flight.lost()).await {
-            self.saga.emit(loaded.head.id, &event);
-        }
+        seat.flight.landing(true);
+        Journaled::<C>::new(seat, head.seq).write(&append).await?;
+        self.saga.emit(head.id, &event);
+        Ok(Left::Parked)
     }
 
     /// What is to be done when a saga is not driven here any more.
@@ -141,14 +153,7 @@ impl<C: SagaData, D: Send + Sync + 'static> Registered<C, D> {
                 }
             }
             Left::Parked => {}
-            Left::Lost(Lost::Shutdown) => {
-                let epoch = seat.flight.epoch;
-                // Otherwise it is claimed when its lease has run out.
-                let released = seat.core.journal.release(seat.core.owner, &[(id, epoch)]).await;
-                if let Err(error) = released {
-                    tracing::warn!(target: "steadfast::saga", %id, %error, "its lease was not released");
-                }
-            }
+            Left::Lost(Lost::Shutdown | Lost::Unread) => seat.core.release(&[(id, seat.flight.epoch)]).await,
             Left::Lost(Lost::Lease) => {
                 let saga = self.saga.name.as_str();
                 tracing::warn!(target: "steadfast::saga", saga, %id, "its lease was lost: it goes on elsewhere");
@@ -159,26 +164,30 @@ impl<C: SagaData, D: Send + Sync + 'static> Registered<C, D> {
     }
 }
 
-/// The events of a saga, all of them; tried until the lease is lost.
+/// The events of a saga, all of them; tried for as long as a lease lasts. What cannot be read then takes its place behind
+/// the others that are due.
 async fn load(seat: &Seat) -> Result<Loaded, Lost> {
     const FIRST_PAUSE: Duration = Duration::from_millis(20);
+    let lease = seat.core.settings.lease;
+    let until = Instant::now() + lease;
     let mut pause = FIRST_PAUSE;
     loop {
         let id = seat.flight.id;
-        let problem = match race(seat.core.journal.load(id), seat.flight.lost()).await? {
-            Ok(Some(loaded)) if is_whole(&loaded) => return Ok(loaded),
-            Ok(Some(_)) => "not all of its events were read".to_owned(),
-            Ok(None) => "it is not there".to_owned(),
-            Err(error) => error.to_string(),
+        let loading = timeout(lease / 3, seat.core.journal.load(id));
+        let problem = match race(loading, seat.flight.lost()).await? {
+            Ok(Ok(Some(loaded))) if is_whole(&loaded) => return Ok(loaded),
+            Ok(Ok(Some(_))) => "not all of its events were read".to_owned(),
+            Ok(Ok(None)) => "it is not there".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the journal does not answer".to_owned(),
         };
         tracing::warn!(target: "steadfast::saga", %id, problem, "a saga was not read");
+        if Instant::now() >= until {
+            return Err(Lost::Unread);
+        }
         race(sleep(pause), seat.flight.lost()).await?;
         pause = (pause * 2).min(Duration::from_secs(1));
     }
-}
-
-fn is_whole(loaded: &Loaded) -> bool {
-    u64::try_from(loaded.entries.len()) == Ok(loaded.head.seq)
 }
 
 impl<C: SagaData, D: Send + Sync + 'static> Drive for Registered<C, D> {
@@ -225,10 +234,10 @@ impl<C: SagaData, D: Send + Sync + 'static> Ends<C> for Registered<C, D> {
             .subscribe()
     }
 
-    fn unwatch(&self, id: SagaId) {
+    fn unwatch(&self, id: SagaId, watches: watch::Receiver<Ending<C>>) {
         let mut watchers = self.watchers();
-        // The one that leaves is still counted.
-        if watchers.get(&id).is_some_and(|watcher| watcher.receiver_count() <= 1) {
+        drop(watches);
+        if watchers.get(&id).is_some_and(|watcher| watcher.receiver_count() == 0) {
             watchers.remove(&id);
         }
     }

@@ -1,10 +1,11 @@
 //! How a durable saga is started.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::super::definition::Saga;
 use super::super::drive::{Interpreter, Standing};
@@ -12,14 +13,17 @@ use super::super::event::Event;
 use super::super::id::SagaId;
 use super::super::journal::{Created, DefinitionId, NewSaga};
 use super::super::record::BoxError;
-use super::core::Core;
+use super::core::{Core, Entering};
 use super::flight::Flight;
 use super::handle::DurableSaga;
 use super::journaled::{Journaled, encode, entry};
 use super::registered::Registered;
 use super::{SagaData, SagaEngine};
 use crate::Key;
-use crate::storage::{StorageError, hash_parts};
+use crate::storage::{StorageError, StorageErrorKind, hash_parts};
+
+/// The pauses before a request that failed is sent again.
+const CREATE_PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
 
 /// A saga was not started.
 #[derive(Debug, thiserror::Error)]
@@ -92,9 +96,9 @@ impl SagaEngine {
         D: Send + Sync + 'static,
     {
         let core = self.core();
-        if core.is_closing() {
+        let Some(entering) = core.enter() else {
             return Err(StartError::ShuttingDown);
-        }
+        };
         let registered = registered(core, saga)?;
         let permit = core.permit();
         if permit.is_none() && !core.queue() {
@@ -107,14 +111,14 @@ impl SagaEngine {
         })?;
         let handle = |id, existed| {
             let ends = Arc::<Registered<C, D>>::clone(&registered);
-            DurableSaga::new(Arc::clone(core), ends, id, existed)
+            DurableSaga::new(self.clone(), ends, id, existed)
         };
         // Made before the saga is, so that its end is not missed.
         let started = handle(beginning.new.id, false);
         let (reply, answer) = oneshot::channel();
         // On a task of its own: who started it may leave.
-        tokio::spawn(beginning.begin(reply));
-        let existing = answer.await.map_err(|_| StartError::ShuttingDown)??;
+        core.runtime.spawn(beginning.begin(reply, entering));
+        let existing = answer.await.map_err(|_| unheard())??;
         Ok(existing.map_or(started, |id| handle(id, true)))
     }
 }
@@ -150,7 +154,7 @@ impl<C: SagaData, D: Send + Sync + 'static> Beginning<C, D> {
         let mut standing = Standing::new(saga, context);
         let mut entries = Vec::new();
         let mut write = |event: &Event, context: Option<&Bytes>| {
-            standing.apply(saga, event, std::time::Duration::ZERO);
+            standing.apply(saga, event, Duration::ZERO);
             entries.push(entry(event, context));
         };
         let plan = saga.plan.clone();
@@ -179,10 +183,28 @@ impl<C: SagaData, D: Send + Sync + 'static> Beginning<C, D> {
         })
     }
 
-    async fn begin(self, reply: Reply) {
+    /// Tried again where the journal fails in passing: the first request may have been carried out.
+    async fn create(&self) -> Result<Created, StorageError> {
+        let until = Instant::now() + self.core.settings.lease / 3;
+        let mut pauses = CREATE_PAUSES.into_iter();
+        loop {
+            let error = match timeout_at(until, self.core.journal.create(&self.new)).await {
+                Ok(Ok(created)) => return Ok(created),
+                Ok(Err(error)) => error,
+                Err(_) => return Err(unheard()),
+            };
+            match pauses.next() {
+                Some(pause) if error.is_retryable() => sleep(pause).await,
+                _ => return Err(error),
+            }
+        }
+    }
+
+    async fn begin(self, reply: Reply, entering: Entering) {
         let (core, saga) = (&self.core, Arc::clone(&self.registered.saga));
+        // A lease counts from the first try.
         let sent = Instant::now();
-        let created = core.journal.create(&self.new).await;
+        let created = self.create().await;
         if self.permit.is_none() && !matches!(created, Ok(Created::New)) {
             core.unqueue();
         }
@@ -200,6 +222,10 @@ impl<C: SagaData, D: Send + Sync + 'static> Beginning<C, D> {
             }
             Err(error) => {
                 let _ = reply.send(Err(StartError::Journal(error)));
+                if self.permit.is_some() {
+                    // If it was written after all, others need not wait for the end of its lease.
+                    core.release(&[(id, 1)]).await;
+                }
                 return;
             }
         }
@@ -216,8 +242,9 @@ impl<C: SagaData, D: Send + Sync + 'static> Beginning<C, D> {
             let step = saga.code[0].name.as_ref().to_owned();
             saga.emit(id, &Event::Started { step });
         }
-        let flight = Flight::new(id, 1, core.origin, sent, core.settings.lease);
-        let seat = core.seat(flight, permit, false);
+        let flight = Flight::new(id, 1, core.origin, sent, core.settings.lease, false);
+        let seat = core.seat(flight, permit);
+        drop(entering);
         let _ = reply.send(Ok(None));
         let recorder = Journaled::new(&seat, if started { 2 } else { 1 });
         let cancel = Arc::clone(&seat.flight.cancel);
@@ -230,6 +257,14 @@ impl<C: SagaData, D: Send + Sync + 'static> Beginning<C, D> {
         };
         self.registered.landed(left, seat).await;
     }
+}
+
+/// Nobody has heard what became of a request.
+fn unheard() -> StorageError {
+    StorageError::new(
+        StorageErrorKind::Unavailable,
+        "it was not heard whether the saga was written",
+    )
 }
 
 /// A hash of a context: of its JSON with the fields in order.
