@@ -11,6 +11,7 @@
 mod conformance;
 mod defects;
 mod definition;
+mod durable;
 mod engine;
 mod kill;
 mod kill_sqlite;

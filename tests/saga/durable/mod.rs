@@ -1,0 +1,9 @@
+//! The engine under fire: what it does when replies are lost, processes die, clocks jump and journals fail.
+
+mod world;
+
+mod handles;
+mod journals;
+mod recovery;
+mod shutdown;
+mod traces;
