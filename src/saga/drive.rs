@@ -500,7 +500,13 @@ where
         let mut cx = self.cx(step, failures + 1, Some(outcome));
         let code = &self.saga.code[step].code;
         let Some(undo) = code.undo.clone() else {
-            self.record(Event::UndoSucceeded { step: name }, None);
+            // It had one when its undo was first started.
+            let event = Event::UndoFailed {
+                step: name,
+                error: "the definition has no undo of it any more".to_owned(),
+                last: true,
+            };
+            self.record(event, None);
             return Ok(());
         };
         let result = race(run(&*undo, &mut cx, code.undo_timeout), self.recorder.lost()).await?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use steadfast::saga::journal::{ClaimQuery, Journal, OwnerId};
+use steadfast::saga::journal::{Append, ClaimQuery, ClaimedOne, Entry, Hold, Journal, OwnerId, SagaStatus};
 use steadfast::saga::{Cx, Known, Saga, SagaEnd, SagaId, Step, StepError};
 use steadfast::testing::saga::{Call, Fault};
 use steadfast::{Backoff, saga::Obstacle};
@@ -36,6 +36,49 @@ async fn obstacle(bench: &Bench, id: SagaId) -> Option<Obstacle> {
         steadfast::saga::Event::Finished { obstacle, .. } => obstacle,
         other => panic!("{other:?}"),
     }
+}
+
+// T11
+#[tokio::test(start_paused = true)]
+async fn an_operator_has_what_could_not_be_undone_tried_again_and_nothing_else() {
+    let bench = Bench::new();
+    let broken = |undo| if undo <= 3 { Fate::IsNotReached } else { Fate::Acts };
+    let soon = Backoff::constant(Duration::from_millis(1));
+    let b = bench.world.step_with("b", acts, broken).undo_backoff(soon);
+    let saga = saga([bench.world.step("a", acts), b, bench.world.step("c", |_| Fate::Refuses)])
+        .build()
+        .unwrap();
+    let process = bench.process(&saga);
+    let id = process.start(&saga, &key(1), Order::default()).await.unwrap().id();
+    assert_eq!(bench.rests(id, secs(10)).await, SagaEnd::Stuck);
+    let before = bench.book.of(id);
+    let ClaimedOne::Claimed(claimed) = bench.book.claim_one(id, OwnerId([9; 16]), secs(30)).await.unwrap() else {
+        panic!("it rests");
+    };
+    let operator = steadfast::saga::Event::Operator {
+        who: "somebody".to_owned(),
+        verb: steadfast::saga::Verb::Compensate,
+        note: "it is mended".to_owned(),
+    };
+    let append = Append {
+        id,
+        epoch: claimed.head.epoch,
+        seq: claimed.head.seq,
+        entries: vec![Entry {
+            event: serde_json::to_vec(&operator).unwrap().into(),
+            context: None,
+        }],
+        status: SagaStatus::Compensating,
+        can_turn: false,
+        progress: true,
+        hold: Hold::Park(Duration::ZERO),
+        error: None,
+    };
+    bench.book.append(&append).await.unwrap();
+    assert_eq!(bench.rests(id, secs(10)).await, SagaEnd::Compensated);
+    assert_eq!(bench.book.of(id), format!("{before} | O | s(b) | ~b F:compensated"));
+    assert_eq!(bench.world.calls(), "a, b, c, undo a, undo b");
+    assert_eq!(bench.world.live(), 0);
 }
 
 // T17

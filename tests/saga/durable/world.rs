@@ -98,8 +98,8 @@ fn word(event: &Event) -> String {
         Event::UndoFailed { step, last, .. } => format!("{}{step}", if *last { 'x' } else { 'y' }),
         Event::Operator { .. } => "O".to_owned(),
         Event::Finished { end, .. } => format!("F:{}", end.as_str()),
-        // The first event, whatever it carries.
-        _ => "C".to_owned(),
+        Event::Replanned { .. } => "P".to_owned(),
+        Event::Created { .. } => "C".to_owned(),
     }
 }
 
@@ -257,6 +257,33 @@ impl World {
         world.closed.push(key);
     }
 
+    /// What has happened at the participants already.
+    pub(crate) fn place(&self, key: String) {
+        let mut world = self.0.lock().unwrap();
+        if !world.live.contains(&key) {
+            world.live.push(key);
+        }
+    }
+
+    pub(crate) fn close(&self, key: &str) {
+        let mut world = self.0.lock().unwrap();
+        world.live.retain(|live| live != key);
+        world.closed.push(key.to_owned());
+    }
+
+    /// The steps whose effects live.
+    pub(crate) fn lives(&self) -> Vec<String> {
+        let world = self.0.lock().unwrap();
+        let step = |key: &String| key.split(':').nth(2).unwrap().to_owned();
+        world.live.iter().map(step).collect()
+    }
+
+    /// Whether no effect lives twice.
+    pub(crate) fn once(&self) -> bool {
+        let world = self.0.lock().unwrap();
+        (1..world.live.len()).all(|at| !world.live[..at].contains(&world.live[at]))
+    }
+
     /// A request that was under way for long arrives.
     pub(crate) fn arrive(&self, key: String) {
         let mut world = self.0.lock().unwrap();
@@ -335,6 +362,8 @@ pub(crate) enum Fate {
     /// It may be tried again, without an effect.
     IsNotReached,
     Unknown,
+    /// Nobody knows, and nobody asks again.
+    IsLost,
     Panics,
     Hangs,
     Takes(Duration),
@@ -347,6 +376,7 @@ impl Fate {
             Self::Refuses => Err(StepError::failed("no")),
             Self::IsNotReached => Err(StepError::not_sent("not now")),
             Self::Unknown => Err(StepError::unknown("no answer")),
+            Self::IsLost => Err(StepError::fatal_unknown("no answer")),
             Self::Panics => panic!("told to"),
             Self::Hangs => std::future::pending().await,
             Self::Takes(time) => {
