@@ -1,5 +1,7 @@
 //! What is written to a journal: the one source of truth about a saga.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
@@ -93,6 +95,21 @@ pub enum Verb {
     Cancel,
     /// The saga is given up as it is.
     Abandon,
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retry { force: false } => f.write_str("retry"),
+            Self::Retry { force: true } => f.write_str("retry --force"),
+            Self::Compensate => f.write_str("compensate"),
+            Self::ResolveDone { step } => write!(f, "resolve {step} done"),
+            Self::ResolveNever { step } => write!(f, "resolve {step} never"),
+            Self::Skip { step } => write!(f, "skip {step}"),
+            Self::Cancel => f.write_str("cancel"),
+            Self::Abandon => f.write_str("abandon"),
+        }
+    }
 }
 
 /// What is known about an effect that is to be undone.

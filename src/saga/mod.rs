@@ -1,6 +1,7 @@
 #![doc = include_str!("../../docs/saga.md")]
 
 mod action;
+mod admin;
 mod code;
 mod cx;
 mod definition;
@@ -23,6 +24,10 @@ mod step;
 mod tower;
 
 pub use action::{Action, AsyncOnce, Reconcile};
+pub use admin::{
+    AdminError, DEFAULT_PAGE, Inspection, MAX_WHO, MAX_WHY, Refused, SagaAdmin, SagaFilter, SagaOperator, SagaPage,
+    TimelineEntry,
+};
 pub use cx::Cx;
 pub use definition::{DEFAULT_UNDO_BUDGET, Saga, SagaBuilder};
 pub use emit::SagaEvent;
@@ -34,6 +39,7 @@ pub use error::{Cause, Detached, Report, SagaError, StepError, StepFailure, Step
 pub use event::{Event, Known, Obstacle, Reality, Reason, SagaEnd, Verb};
 pub use fingerprint::{Fingerprint, InvalidFingerprint};
 pub use id::{InvalidSagaId, SagaId};
+pub use machine::Refusal;
 pub use plan::{Plan, StepKind, StepPlan, WhenInterrupted, WhenUnknown};
 #[cfg(feature = "postgres")]
 pub use postgres_tx::{AsyncOnce2, PostgresAction};

@@ -29,6 +29,7 @@ pub use builder::{
     DEFAULT_MAX_CONCURRENT, DEFAULT_MAX_PENDING, DEFAULT_MAX_RECOVERIES, DEFAULT_POLL_INTERVAL, SagaEngineBuilder,
 };
 pub use handle::DurableSaga;
+pub(crate) use journaled::entry;
 pub use start::StartError;
 
 /// How long sagas that are told to stop may take to do so.

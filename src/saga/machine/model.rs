@@ -167,9 +167,16 @@ impl Explorer<'_> {
             for key_expired in [false, true] {
                 let now = Circumstances { stop, key_expired };
                 let next = decide(self.plan, &world.state, now);
+                if let Next::Start { step, .. } = next {
+                    let blind = key_expired && world.state.steps[step].is_unknown();
+                    assert!(
+                        !blind || world.forced == Some(step),
+                        "its participant may have forgotten it, and nobody has forced it: {world:?}"
+                    );
+                }
                 if !taken.contains(&next) {
                     taken.push(next.clone());
-                    self.take(world, next, key_expired);
+                    self.take(world, next);
                 }
             }
         }
@@ -188,7 +195,7 @@ impl Explorer<'_> {
         }
     }
 
-    fn take(&mut self, world: &World, next: Next, key_expired: bool) {
+    fn take(&mut self, world: &World, next: Next) {
         match next {
             Next::Corrupt => unreachable!("{world:?}"),
             Next::Rest => self.rest(world),
@@ -205,11 +212,6 @@ impl Explorer<'_> {
             }
             Next::Start { step, failures } => {
                 assert!(failures < self.plan.steps[step].attempts, "one run too many: {world:?}");
-                let blind = key_expired && world.state.steps[step].is_unknown();
-                assert!(
-                    !blind || world.forced == Some(step),
-                    "its participant may have forgotten it, and nobody has forced it: {world:?}"
-                );
                 self.run(world, step);
             }
             Next::Reconcile { step } => self.reconcile(world, step),
