@@ -133,6 +133,7 @@ impl<C: Serialize + DeserializeOwned + Send> Recorder<C> for Journaled<C> {
         match ran {
             Ran::Committed { context, cancel } => {
                 self.written(batch.events.len(), sent, cancel);
+                self.flight.cleared();
                 Ok(Ok(context))
             }
             Ran::Failed(failed) => {
@@ -140,8 +141,7 @@ impl<C: Serialize + DeserializeOwned + Send> Recorder<C> for Journaled<C> {
                 Ok(Err(failed))
             }
             Ran::Fenced => Err(self.fenced()),
-                self.written(batch.events.len(), sent, cancel);
-                self.flight.cleared();
+        }
     }
 
     async fn may_start(&mut self) -> Result<(), Lost> {

@@ -487,6 +487,11 @@ fn what_rests_or_cannot_have_happened_has_nothing_to_do() {
         ..begun.clone()
     };
     assert_eq!(decide(&plan, &corrupt, CALM), Next::Corrupt);
+    let given_up = State {
+        abandoned: true,
+        ..corrupt
+    };
+    assert_eq!(text(&decide(&plan, &given_up, CALM)), "Abandoned");
     let not_created = State {
         created: false,
         ..begun
