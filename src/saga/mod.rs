@@ -22,6 +22,8 @@ mod record;
 mod run;
 mod step;
 mod tower;
+#[cfg(feature = "testing")]
+mod twice;
 
 pub use action::{Action, AsyncOnce, Reconcile};
 pub use admin::{

@@ -17,7 +17,10 @@ mod kill;
 mod kill_sqlite;
 mod memory;
 mod postgres;
+mod proving;
+mod simulation;
 mod sqlite;
 #[path = "../idempotency/support/mod.rs"]
 mod support;
 mod tower;
+mod world;
