@@ -16,8 +16,10 @@ mod engine;
 mod kill;
 mod kill_sqlite;
 mod memory;
+mod outage;
 mod postgres;
 mod proving;
+mod random;
 mod simulation;
 mod sqlite;
 #[path = "../idempotency/support/mod.rs"]

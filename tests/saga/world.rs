@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use steadfast::Backoff;
+
 use steadfast::saga::{
     Cx, Event, Known, Obstacle, Reality, Saga, SagaBuilder, SagaError, SagaId, Step, StepError, StepKind, StepResult,
     WhenInterrupted, WhenUnknown,
 };
+use steadfast::{Backoff, Jitter};
 use tokio::time::sleep;
 
 /// Numbers that look random, the same for the same seed.
@@ -376,7 +377,8 @@ fn step(script: Script, dice: &mut Dice) -> (Step<Order, World>, Fact) {
     let back = |dice: &mut Dice| match dice.below(4) {
         0 => Backoff::constant(dice.millis(3_000)),
         1 => Backoff::constant(Duration::ZERO),
-        _ => Backoff::exponential(Duration::from_millis(100)),
+        // Not jittered: the same for the same seed.
+        _ => Backoff::exponential(Duration::from_millis(100)).jitter(Jitter::None),
     };
     step = step
         .attempts(1 + dice.below(4) as u32)
