@@ -471,6 +471,7 @@ fn plans() -> Vec<(&'static str, Plan)> {
         step
     };
     let hook = |step: &mut StepPlan| step.can_reconcile = true;
+    let local = |step: &mut StepPlan| step.local = true;
     vec![
         ("one", plan(vec![step("a", Compensatable)])),
         (
@@ -494,6 +495,18 @@ fn plans() -> Vec<(&'static str, Plan)> {
             plan(vec![step("a", Compensatable), step("b", Pivot), step("c", Retriable)]),
         ),
         ("pivot alone", plan(vec![step("b", Pivot)])),
+        (
+            "step in a transaction",
+            plan(vec![
+                step("a", Compensatable),
+                with(Compensatable, &local),
+                step("c", Compensatable),
+            ]),
+        ),
+        (
+            "pivot in a transaction",
+            plan(vec![step("a", Compensatable), with(Pivot, &local), step("c", Retriable)]),
+        ),
         (
             "pivot with a hook",
             plan(vec![step("a", Compensatable), with(Pivot, &hook), step("c", Retriable)]),
