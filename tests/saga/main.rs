@@ -14,6 +14,7 @@ mod definition;
 mod durable;
 mod engine;
 mod kill;
+mod kill_postgres;
 mod kill_sqlite;
 mod memory;
 mod outage;

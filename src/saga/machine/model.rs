@@ -505,7 +505,11 @@ fn plans() -> Vec<(&'static str, Plan)> {
         ),
         (
             "pivot in a transaction",
-            plan(vec![step("a", Compensatable), with(Pivot, &local), step("c", Retriable)]),
+            plan(vec![
+                step("a", Compensatable),
+                with(Pivot, &local),
+                step("c", Retriable),
+            ]),
         ),
         (
             "pivot with a hook",
