@@ -55,6 +55,8 @@ where
                     action: twice(&code.action),
                     undo: code.undo.as_ref().map(twice),
                     reconcile: code.reconcile.clone(),
+                    // Its effect and the note of it are committed together: it never runs again after it has.
+                    local: code.local.clone(),
                     backoff: code.backoff.clone(),
                     undo_backoff: code.undo_backoff.clone(),
                     ..*code

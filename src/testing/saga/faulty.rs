@@ -36,8 +36,8 @@ pub enum Call {
 
 /// Wraps a journal, counts its calls, and has them fail as it was told to.
 ///
-/// A clone is the same: it sees the same counts, and what is injected into one is so into the other. Several over clones of
-/// one journal have faults of their own: one for each process.
+/// A clone is the same: it sees the same counts, and what is injected into one is so into the other. Several
+/// [`over`](Self::over) one journal have faults of their own: one for each process.
 ///
 /// # Examples
 ///
@@ -65,8 +65,14 @@ impl<J: Journal> Faulty<J> {
     /// The same journal, without a fault so far.
     #[must_use]
     pub fn new(journal: J) -> Self {
+        Self::over(Arc::new(journal))
+    }
+
+    /// The same journal, which others use too, without a fault so far.
+    #[must_use]
+    pub fn over(journal: Arc<J>) -> Self {
         Self {
-            journal: Arc::new(journal),
+            journal,
             plan: Arc::default(),
         }
     }
