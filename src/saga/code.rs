@@ -8,11 +8,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::timeout;
+use tracing::{Instrument as _, Span};
 
 use super::action::Code;
-use super::cx::Cx;
+use super::cx::{Cx, RunOf};
 use super::error::StepError;
 use super::record::BoxError;
+use crate::rejected::Name;
 
 /// A run of a step ended without a result of its own.
 #[derive(Debug, thiserror::Error)]
@@ -23,13 +25,32 @@ enum Ended {
     Panicked(String),
 }
 
-/// Runs code within `limit`. What it does not say itself (it took too long, it panicked) may have had its effect.
+/// Runs code within `limit`, in a span of its own. What it does not say itself (it took too long, it panicked) may have had
+/// its effect.
 pub(crate) async fn run<C, D, T>(
+    saga: &Name,
     code: &dyn Code<C, D, Result<T, StepError>>,
     cx: &mut Cx<C, D>,
     limit: Duration,
 ) -> Result<T, StepError> {
-    bounded(async move { code.call(cx).await }, limit).await
+    let span = span(saga, &cx.run);
+    bounded(async move { code.call(cx).await }, limit)
+        .instrument(span)
+        .await
+}
+
+/// What is logged in a step is logged with these.
+pub(crate) fn span(saga: &Name, run: &RunOf) -> Span {
+    tracing::info_span!(
+        target: "steadfast::saga",
+        "saga.step",
+        saga = saga.as_str(),
+        id = %run.saga,
+        step = &*run.step,
+        phase = if run.undo.is_some() { "undo" } else { "do" },
+        attempt = run.attempt,
+        fence = run.fence
+    )
 }
 
 /// The same for any future.

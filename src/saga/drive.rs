@@ -345,7 +345,15 @@ where
             // It came while it was waited for.
             return Ok(());
         }
-        if let Some(local) = self.saga.code[step].code.local.clone() {
+        let local = self.saga.code[step].code.local.clone();
+        if let Some(too_much) = self.recorder.too_much() {
+            if local.is_none() {
+                self.record(Event::Started { step: self.name(step) }, None);
+            }
+            self.failed(step, StepError::failed(too_much));
+            return Ok(());
+        }
+        if let Some(local) = local {
             return self.start_local(step, &*local, failures + 1).await;
         }
         let can_turn = self.can_turn();
@@ -372,7 +380,7 @@ where
         }
         let mut cx = self.cx(step, attempt, None);
         let code = &self.saga.code[step].code;
-        let result = run(&*code.action, &mut cx, code.timeout);
+        let result = run(&self.saga.name, &*code.action, &mut cx, code.timeout);
         let result = race(result, self.recorder.lost()).await?;
         let kept = result.and_then(|()| {
             let encoded = guarded(|| self.recorder.encode(cx.data));
@@ -469,7 +477,11 @@ where
         let Some(hook) = code.reconcile.clone() else {
             return Ok(());
         };
-        let result = race(run(&*hook, &mut cx, code.timeout), self.recorder.lost()).await?;
+        let result = race(
+            run(&self.saga.name, &*hook, &mut cx, code.timeout),
+            self.recorder.lost(),
+        )
+        .await?;
         let mut reality = result.unwrap_or(Reality::Unknown);
         let mut bytes = None;
         if reality == Reality::Done {
@@ -509,7 +521,11 @@ where
             self.record(event, None);
             return Ok(());
         };
-        let result = race(run(&*undo, &mut cx, code.undo_timeout), self.recorder.lost()).await?;
+        let result = race(
+            run(&self.saga.name, &*undo, &mut cx, code.undo_timeout),
+            self.recorder.lost(),
+        )
+        .await?;
         let kept = result.and_then(|()| {
             let encoded = guarded(|| self.recorder.encode(cx.data));
             encoded.map_err(StepError::fatal_unknown)

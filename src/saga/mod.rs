@@ -34,8 +34,8 @@ pub use cx::Cx;
 pub use definition::{DEFAULT_UNDO_BUDGET, Saga, SagaBuilder};
 pub use emit::SagaEvent;
 pub use engine::{
-    DEFAULT_MAX_CONCURRENT, DEFAULT_MAX_PENDING, DEFAULT_MAX_RECOVERIES, DEFAULT_POLL_INTERVAL, DurableSaga, SagaData,
-    SagaEngine, SagaEngineBuilder, StartError,
+    DEFAULT_MAX_CONCURRENT, DEFAULT_MAX_CONTEXT, DEFAULT_MAX_PENDING, DEFAULT_MAX_RECOVERIES, DEFAULT_POLL_INTERVAL,
+    DurableSaga, SagaData, SagaEngine, SagaEngineBuilder, StartError,
 };
 pub use error::{Cause, Detached, Report, SagaError, StepError, StepFailure, StepResult};
 pub use event::{Event, Known, Obstacle, Reality, Reason, SagaEnd, Verb};

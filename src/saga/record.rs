@@ -53,7 +53,10 @@ pub(crate) trait Recorder<C>: Send {
     /// # Errors
     ///
     /// When it cannot be written, or not be read again.
-    fn encode(&self, context: C) -> Result<(Option<Bytes>, C), BoxError>;
+    fn encode(&mut self, context: C) -> Result<(Option<Bytes>, C), BoxError>;
+
+    /// Why no further step is to be run: the context has grown too large.
+    fn too_much(&self) -> Option<BoxError>;
 
     /// Writes events. They are durable when it returns; where it does not succeed, nobody here may act on them.
     fn append(&mut self, batch: &Batch<'_>) -> impl Future<Output = Result<(), Lost>> + Send;
@@ -85,8 +88,12 @@ impl<C: Send> Recorder<C> for Volatile {
         1
     }
 
-    fn encode(&self, context: C) -> Result<(Option<Bytes>, C), BoxError> {
+    fn encode(&mut self, context: C) -> Result<(Option<Bytes>, C), BoxError> {
         Ok((None, context))
+    }
+
+    fn too_much(&self) -> Option<BoxError> {
+        None
     }
 
     fn append(&mut self, _: &Batch<'_>) -> impl Future<Output = Result<(), Lost>> + Send {

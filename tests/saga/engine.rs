@@ -187,3 +187,62 @@ async fn a_saga_that_is_stopped_in_the_middle_goes_on_with_another_engine() {
     // Who waited with the first engine hears of it as well.
     assert!(started.await.is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_context_that_grows_too_large_stops_the_saga_before_its_next_step() {
+    let (journal, calls) = (MemoryJournal::new(), Calls::default());
+    let saga = three(&calls)
+        .read_only("swell", async |cx: &mut Cx<Order>| {
+            cx.done.push("x".repeat(200));
+            Ok(())
+        })
+        .read_only("never", async |_: &mut Cx<Order>| panic!("its context is too large"))
+        .build()
+        .unwrap();
+    let engine = SagaEngine::builder(journal)
+        .register(&saga)
+        .max_context(100)
+        .build()
+        .unwrap();
+    let large = Order {
+        done: vec!["x".repeat(101)],
+    };
+    let refused = engine.start(&saga, &key(1), large).await.unwrap_err();
+    assert!(matches!(refused, StartError::Context { .. }), "{refused:?}");
+    let error = engine
+        .start(&saga, &key(2), Order::default())
+        .await
+        .unwrap()
+        .await
+        .unwrap_err();
+    let report = error.report().unwrap();
+    let cause = std::error::Error::source(report.cause.as_ref().unwrap()).unwrap();
+    let text = cause.source().unwrap().to_string();
+    assert!(text.contains("may have 100"), "{text}");
+    assert_eq!(calls.lock().unwrap().len(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_over_is_cleared_away_in_two_steps() {
+    let (journal, calls) = (MemoryJournal::new(), Calls::default());
+    let saga = three(&calls).build().unwrap();
+    let engine = engine(&journal, &saga);
+    let started = engine.start(&saga, &key(1), Order::default()).await.unwrap();
+    let id = started.id();
+    started.await.unwrap();
+    let prune = steadfast::saga::journal::Prune {
+        events_after: Duration::from_secs(60),
+        keys_after: Duration::from_secs(120),
+        limit: 10,
+    };
+    assert_eq!(engine.prune(prune).await.unwrap(), 0);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!(engine.prune(prune).await.unwrap(), 1);
+    let again = engine.start(&saga, &key(1), Order::default()).await.unwrap();
+    assert!(again.existed());
+    assert!(matches!(again.await.unwrap_err(), SagaError::Detached { .. }));
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!(engine.prune(prune).await.unwrap(), 1);
+    let fresh = engine.start(&saga, &key(1), Order::default()).await.unwrap();
+    assert!(!fresh.existed() && fresh.id() != id);
+}

@@ -23,6 +23,8 @@ pub const DEFAULT_MAX_CONCURRENT: usize = 64;
 pub const DEFAULT_MAX_PENDING: usize = 10_000;
 /// How often in a row a saga's owner may be lost without a result.
 pub const DEFAULT_MAX_RECOVERIES: u32 = 10;
+/// How many bytes a context may have, as JSON.
+pub const DEFAULT_MAX_CONTEXT: usize = 1024 * 1024;
 
 /// Makes a [`SagaEngine`]; see [`SagaEngine::builder`].
 #[must_use]
@@ -47,6 +49,7 @@ impl SagaEngineBuilder {
                 max_concurrent: DEFAULT_MAX_CONCURRENT,
                 max_pending: DEFAULT_MAX_PENDING,
                 max_recoveries: DEFAULT_MAX_RECOVERIES,
+                max_context: DEFAULT_MAX_CONTEXT,
             },
             registered: Vec::new(),
             accept_relaxed: false,
@@ -106,6 +109,13 @@ impl SagaEngineBuilder {
     /// forward again, over steps that are undone. Default: such a journal is refused.
     pub fn accept_relaxed_durability(mut self) -> Self {
         self.accept_relaxed = true;
+        self
+    }
+
+    /// How many bytes a context may have, as JSON: with a larger one no saga is started, and no further step run. It is
+    /// written with every step, so keep it small; from 256 KiB on there is a warning. Default: 1 MiB.
+    pub fn max_context(mut self, bytes: usize) -> Self {
+        self.settings.max_context = bytes;
         self
     }
 

@@ -23,6 +23,7 @@ pub(crate) struct Settings {
     pub(crate) max_concurrent: usize,
     pub(crate) max_pending: usize,
     pub(crate) max_recoveries: u32,
+    pub(crate) max_context: usize,
 }
 
 pub(crate) type Driving = Pin<Box<dyn Future<Output = ()> + Send>>;

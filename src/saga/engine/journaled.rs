@@ -24,6 +24,8 @@ const PARKS_AFTER: u32 = 3;
 /// The first wait after a write that failed, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Above so many bytes a context is worth a warning.
+const LARGE: usize = 256 * 1024;
 /// The longest error, in bytes, that is kept for lists.
 const MAX_ERROR: usize = 300;
 
@@ -32,15 +34,36 @@ pub(crate) struct Journaled<C> {
     flight: Arc<Flight>,
     /// How many events are written.
     seq: u64,
+    /// The length of the context, in bytes, as it was written last.
+    length: usize,
     context: PhantomData<fn() -> C>,
 }
 
+/// The context of a saga is larger than its engine allows.
+#[derive(Debug, thiserror::Error)]
+#[error("the context has {length} bytes, and may have {limit}")]
+pub(crate) struct TooLarge {
+    length: usize,
+    limit: usize,
+}
+
+impl TooLarge {
+    pub(crate) fn check(length: usize, limit: usize) -> Result<(), Self> {
+        if length <= limit {
+            return Ok(());
+        }
+        Err(Self { length, limit })
+    }
+}
+
 impl<C> Journaled<C> {
-    pub(crate) fn new(seat: &Seat, seq: u64) -> Self {
+    /// A recorder after so many events, and a context of so many bytes.
+    pub(crate) fn new(seat: &Seat, seq: u64, length: usize) -> Self {
         Self {
             core: Arc::clone(&seat.core),
             flight: Arc::clone(&seat.flight),
             seq,
+            length,
             context: PhantomData,
         }
     }
@@ -103,9 +126,19 @@ impl<C: Serialize + DeserializeOwned + Send> Recorder<C> for Journaled<C> {
         self.flight.epoch
     }
 
-    fn encode(&self, context: C) -> Result<(Option<Bytes>, C), BoxError> {
+    fn encode(&mut self, context: C) -> Result<(Option<Bytes>, C), BoxError> {
         let (bytes, context) = encode(&context)?;
+        if bytes.len() > LARGE && self.length <= LARGE {
+            let (id, bytes) = (self.flight.id, bytes.len());
+            tracing::warn!(target: "steadfast::saga", %id, bytes, "its context is large, and is written with every step");
+        }
+        self.length = bytes.len();
         Ok((Some(bytes), context))
+    }
+
+    fn too_much(&self) -> Option<BoxError> {
+        let checked = TooLarge::check(self.length, self.core.settings.max_context);
+        checked.err().map(Into::into)
     }
 
     async fn append(&mut self, batch: &Batch<'_>) -> Result<(), Lost> {

@@ -20,13 +20,14 @@ use tokio::time::timeout;
 
 use super::definition::Saga;
 use super::id::SagaId;
-use super::journal::{CancelRequest, Counts, Journal};
+use super::journal::{CancelRequest, Counts, Journal, Prune};
 use crate::storage::StorageError;
 use core::Core;
 use registered::Registered;
 
 pub use builder::{
-    DEFAULT_MAX_CONCURRENT, DEFAULT_MAX_PENDING, DEFAULT_MAX_RECOVERIES, DEFAULT_POLL_INTERVAL, SagaEngineBuilder,
+    DEFAULT_MAX_CONCURRENT, DEFAULT_MAX_CONTEXT, DEFAULT_MAX_PENDING, DEFAULT_MAX_RECOVERIES, DEFAULT_POLL_INTERVAL,
+    SagaEngineBuilder,
 };
 pub use handle::DurableSaga;
 pub(crate) use journaled::entry;
@@ -129,6 +130,16 @@ impl SagaEngine {
     /// Those of the journal.
     pub async fn counts(&self) -> Result<Counts, StorageError> {
         self.core().journal.count(&self.core().definitions()).await
+    }
+
+    /// Clears away what is over: events first, and later what is left of a saga, its key, under which it cannot be started
+    /// again until then. What is active or stuck is kept. Says of how many sagas; call it again while that is the limit.
+    ///
+    /// # Errors
+    ///
+    /// Those of the journal.
+    pub async fn prune(&self, prune: Prune) -> Result<u64, StorageError> {
+        self.core().journal.prune(prune).await
     }
 
     /// Begins and claims nothing any more, gives the sagas under way so long to come to their ends, then stops those that

@@ -105,7 +105,7 @@ impl<C: SagaData, D: Send + Sync + 'static> Registered<C, D> {
                 return self.stick(&loaded.head, seat, Obstacle::Corrupt, Some(error)).await;
             }
         };
-        let recorder = Journaled::new(seat, loaded.head.seq);
+        let recorder = Journaled::new(seat, loaded.head.seq, length_of(&loaded));
         let cancel = Arc::clone(&seat.flight.cancel);
         let interpreter = Interpreter::new(Arc::clone(&self.saga), seat.flight.id, standing, recorder, cancel);
         let waited = if claimed.parked { Waited::Next } else { Waited::No };
@@ -136,7 +136,7 @@ impl<C: SagaData, D: Send + Sync + 'static> Registered<C, D> {
             error,
         };
         seat.flight.landing(true);
-        Journaled::<C>::new(seat, head.seq).write(&append).await?;
+        Journaled::<C>::new(seat, head.seq, 0).write(&append).await?;
         self.saga.emit(head.id, &event);
         Ok(Left::Parked)
     }
@@ -188,6 +188,12 @@ async fn load(seat: &Seat) -> Result<Loaded, Lost> {
         race(sleep(pause), seat.flight.lost()).await?;
         pause = (pause * 2).min(Duration::from_secs(1));
     }
+}
+
+/// The length of the last context that was written.
+fn length_of(loaded: &Loaded) -> usize {
+    let contexts = loaded.entries.iter().rev().map(|stored| stored.entry.context.as_ref());
+    contexts.flatten().next().map_or(0, bytes::Bytes::len)
 }
 
 impl<C: SagaData, D: Send + Sync + 'static> Drive for Registered<C, D> {

@@ -16,7 +16,7 @@ use super::super::record::BoxError;
 use super::core::{Core, Entering};
 use super::flight::Flight;
 use super::handle::DurableSaga;
-use super::journaled::{Journaled, encode, entry};
+use super::journaled::{Journaled, TooLarge, encode, entry};
 use super::registered::Registered;
 use super::{SagaData, SagaEngine};
 use crate::Key;
@@ -43,7 +43,7 @@ pub enum StartError {
         /// Its version.
         version: u32,
     },
-    /// The context cannot be written as JSON, or not be read again.
+    /// The context cannot be written as JSON, or not be read again, or is too large.
     #[error("the context of saga `{saga}` cannot be stored")]
     Context {
         /// The name of the definition.
@@ -151,6 +151,7 @@ impl<C: SagaData, D: Send + Sync + 'static> Beginning<C, D> {
         let saga = &registered.saga;
         let input = input(context)?;
         let (bytes, context) = encode(context)?;
+        TooLarge::check(bytes.len(), core.settings.max_context)?;
         let mut standing = Standing::new(saga, context);
         let mut entries = Vec::new();
         let mut write = |event: &Event, context: Option<&Bytes>| {
@@ -238,6 +239,7 @@ impl<C: SagaData, D: Send + Sync + 'static> Beginning<C, D> {
             return;
         };
         let started = self.new.entries.len() > 1;
+        let length = self.new.entries[0].context.as_ref().map_or(0, Bytes::len);
         if started {
             let step = saga.code[0].name.as_ref().to_owned();
             saga.emit(id, &Event::Started { step });
@@ -246,7 +248,7 @@ impl<C: SagaData, D: Send + Sync + 'static> Beginning<C, D> {
         let seat = core.seat(flight, permit);
         drop(entering);
         let _ = reply.send(Ok(None));
-        let recorder = Journaled::new(&seat, if started { 2 } else { 1 });
+        let recorder = Journaled::new(&seat, if started { 2 } else { 1 }, length);
         let cancel = Arc::clone(&seat.flight.cancel);
         let deadline = saga.deadline;
         let interpreter = Interpreter::new(saga, id, self.standing, recorder, cancel).deadline(deadline);
