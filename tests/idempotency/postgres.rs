@@ -70,8 +70,7 @@ enum Operation {
     Release(u8),
     Interrupt(u8),
     Cancel,
-    Resolve(Option<Duration>),
-    Correct(Duration),
+    Resolve(Resolution),
     Forget,
     Purge,
 }
@@ -89,8 +88,15 @@ fn operation() -> impl Strategy<Value = (usize, Operation)> {
         2 => claim().prop_map(Operation::Release),
         2 => claim().prop_map(Operation::Interrupt),
         1 => Just(Operation::Cancel),
-        2 => proptest::option::of(time()).prop_map(Operation::Resolve),
-        1 => time().prop_map(Operation::Correct),
+        1 => Just(Operation::Resolve(Resolution::NotExecuted)),
+        1 => time().prop_map(|retention| {
+            let outcome = Bytes::from_static(b"found");
+            Operation::Resolve(Resolution::Completed { outcome, retention })
+        }),
+        1 => time().prop_map(|retention| {
+            let outcome = Bytes::from_static(b"corrected");
+            Operation::Resolve(Resolution::Corrected { outcome, retention })
+        }),
         1 => Just(Operation::Forget),
         1 => Just(Operation::Purge),
     ];
@@ -227,26 +233,11 @@ async fn agree(store: &PostgresStore, model: &mut Model, id: KeyId, operation: &
             }
             assert_eq!(answer, model.step(id, |record| Record::cancel(record, NOW)));
         }
-        Operation::Resolve(retention) => {
-            let resolution = retention.map_or(Resolution::NotExecuted, |retention| Resolution::Completed {
-                outcome: outcome.clone(),
-                retention,
-            });
-            let answer = store.resolve(id, &resolution).await.unwrap();
+        Operation::Resolve(resolution) => {
+            let answer = store.resolve(id, resolution).await.unwrap();
             assert_eq!(
                 answer,
-                model.step(id, |record| Record::resolve(record, &resolution, NOW))
-            );
-        }
-        Operation::Correct(retention) => {
-            let resolution = Resolution::Corrected {
-                outcome: outcome.clone(),
-                retention: *retention,
-            };
-            let answer = store.resolve(id, &resolution).await.unwrap();
-            assert_eq!(
-                answer,
-                model.step(id, |record| Record::resolve(record, &resolution, NOW))
+                model.step(id, |record| Record::resolve(record, resolution, NOW))
             );
         }
         Operation::Forget => {

@@ -42,11 +42,13 @@ where
         Ok(Driven::Ran { value, .. }) => return value.answered,
         Ok(Driven::Stored { outcome, attempt, .. }) => {
             let outcome = policy.codec.read(id, &outcome).ok();
-            let stored = outcome.clone().and_then(Stored::read);
-            match stored.map(Stored::replay).transpose() {
-                Ok(Some(response)) => return Ok(response),
-                Ok(None) => rebuild(&rules, Unreadable { id, attempt, outcome }, None).await,
-                Err(head) => rebuild(&rules, Unreadable { id, attempt, outcome }, Some(head)).await,
+            match outcome.clone().and_then(Stored::read) {
+                Some(Stored {
+                    status,
+                    headers,
+                    body: Some(body),
+                }) => Ok(Stored::replay(status, headers, body)),
+                tombstone => rebuild(&rules, Unreadable { id, attempt, outcome }, tombstone).await,
             }
         }
         Err(rejected) => Err(Problem::from(&rejected)),

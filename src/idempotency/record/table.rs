@@ -616,6 +616,27 @@ fn a_correction() {
 }
 
 #[test]
+fn what_is_interrupted() {
+    let interrupted = states().into_iter().filter(|(_, record)| {
+        let record = Record::live(record.as_ref(), NOW);
+        record.is_some_and(|record| record.is_interrupted(NOW))
+    });
+    let names: Vec<&str> = interrupted.map(|(name, _)| name).collect();
+    assert_eq!(
+        names,
+        [
+            "mine, interrupted",
+            "mine, interrupted again",
+            "mine, once, interrupted",
+            "theirs, interrupted",
+            "theirs, interrupted again",
+            "theirs, once, interrupted",
+            "other request, interrupted",
+        ]
+    );
+}
+
+#[test]
 fn forgetting() {
     check(
         |record| cell(&Record::forget(record, NOW), plain),

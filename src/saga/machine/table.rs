@@ -398,8 +398,8 @@ fn back_what_is_unknown_is_undone_skipped_or_left_as_its_plan_says_and_asked_abo
     ] {
         for (can_reconcile, unknown) in [(false, answered), (true, "ask")] {
             let step = StepPlan {
-                when_unknown,
                 can_reconcile,
+                when_unknown,
                 ..plain()
             };
             let expected = BACK.replace("UNKNOWN", unknown).replace("ANSWERED", answered);
