@@ -53,7 +53,9 @@ fn main() {
         match env::var("STEADFAST_POSTGRES") {
             Ok(url) => {
                 for clients in [1, 8, 32] {
-                    postgres(&runtime, &url, clients).print(&format!("PostgreSQL | {clients}"));
+                    for (prepared, head) in [(true, "PostgreSQL, prepared"), (false, "PostgreSQL")] {
+                        postgres(&runtime, &url, clients, prepared).print(&format!("{head} | {clients}"));
+                    }
                 }
             }
             Err(_) => eprintln!("skipped: STEADFAST_POSTGRES is not set"),
@@ -300,17 +302,19 @@ fn redis(runtime: &Runtime, url: &str, clients: usize) -> Table<'static> {
     ])
 }
 
-/// Each client has a connection of its own. The bare one is one insert for each round trip, of as much as a claim writes,
-/// into a table that has the primary key alone.
-fn postgres(runtime: &Runtime, url: &str, clients: usize) -> Table<'static> {
-    let pool = runtime.block_on(prepared(url, clients));
-    let store = PostgresStore::new(&PostgresStorage::new(pool.clone()));
+/// Each client has a connection of its own. The bare one is one insert for each round trip, of the row that a claim writes,
+/// into a table with the primary key alone; it comes from the same pool, is committed by itself, and is prepared where the
+/// claims are.
+fn postgres(runtime: &Runtime, url: &str, clients: usize, prepared: bool) -> Table<'static> {
+    let pool = runtime.block_on(pool(url, clients));
+    let storage = PostgresStorage::new(pool.clone());
+    let store = PostgresStore::new(&if prepared { storage.prepared() } else { storage });
     runtime.block_on(store.migrate()).expect("the tables can be made");
     let mut bare = || {
         let pool = pool.clone();
         rate(runtime, clients, move |n| {
             let pool = pool.clone();
-            async move { insert(&pool, n).await }
+            async move { insert(&pool, n, prepared).await }
         })
     };
     let claims = store.clone();
@@ -348,7 +352,7 @@ fn postgres(runtime: &Runtime, url: &str, clients: usize) -> Table<'static> {
 }
 
 /// A pool of so many connections to a database of its own.
-async fn prepared(url: &str, connections: usize) -> Pool {
+async fn pool(url: &str, connections: usize) -> Pool {
     let mut config: Config = url.parse().expect("it is a URL");
     let pool = |config: &Config| {
         let builder = Pool::builder(Manager::new(config.clone(), NoTls));
@@ -363,22 +367,34 @@ async fn prepared(url: &str, connections: usize) -> Pool {
     }
     config.dbname("steadfast_bench");
     let pool = pool(&config);
-    let table = "CREATE TABLE bare (id bytea PRIMARY KEY, claim_id bytea, fingerprint bytea, lease timestamptz)";
+    let table =
+        "CREATE TABLE bare (id bytea PRIMARY KEY, state smallint NOT NULL, claim_id bytea, fence bigint NOT NULL,
+        attempt bigint, fingerprint bytea, lease_until timestamptz, expires_at timestamptz, origin text)";
     let client = pool.get().await.expect("the server is there");
     client.batch_execute(table).await.expect("a table can be made");
     pool
 }
 
-async fn insert(pool: &Pool, n: u64) {
+async fn insert(pool: &Pool, n: u64, prepared: bool) {
     let (id, claim) = request(n);
     let client = pool.get().await.expect("the server is there");
-    let values: [(&(dyn ToSql + Sync), Type); 3] = [
+    let values: [(&(dyn ToSql + Sync), Type); 4] = [
         (&&id.as_bytes()[..], Type::BYTEA),
         (&&claim.claim_id.as_bytes()[..], Type::BYTEA),
         (&&claim.fingerprint.as_bytes()[..], Type::BYTEA),
+        (&claim.origin.as_str(), Type::TEXT),
     ];
-    let insert = "INSERT INTO bare VALUES ($1, $2, $3, statement_timestamp()) RETURNING 1";
-    client.query_typed(insert, &values).await.expect("a new row");
+    let insert = "INSERT INTO bare (id, state, claim_id, fence, attempt, fingerprint, lease_until, expires_at, origin)
+        VALUES ($1, 1, $2, 1, 1, $3, statement_timestamp(), statement_timestamp(), $4) RETURNING fence";
+    if prepared {
+        let types = [Type::BYTEA, Type::BYTEA, Type::BYTEA, Type::TEXT];
+        let statement = client.prepare_typed_cached(insert, &types).await;
+        let statement = statement.expect("the statement is right");
+        let values = values.map(|(value, _)| value);
+        client.query(&statement, &values).await.expect("a new row");
+    } else {
+        client.query_typed(insert, &values).await.expect("a new row");
+    }
 }
 
 struct Folder(PathBuf);

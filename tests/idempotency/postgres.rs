@@ -14,6 +14,7 @@ use steadfast::idempotency::store::{
     Step, Store, Write,
 };
 use steadfast::idempotency::{Fingerprint, PostgresStore};
+use steadfast::storage::deadpool_postgres::Pool;
 use steadfast::storage::{PostgresStorage, StorageErrorKind};
 use steadfast::testing::idempotency::conformance;
 use tokio::runtime::Runtime;
@@ -354,6 +355,64 @@ async fn conforms(database: &Database) -> usize {
     drop(database.store(1).await);
     let open = || async { PostgresStore::new(&PostgresStorage::new(database.pool(8))) };
     conformance(open).await
+}
+
+async fn conforms_prepared(database: &Database) -> usize {
+    drop(database.store(1).await);
+    let open = || async { PostgresStore::new(&PostgresStorage::new(database.pool(8)).prepared()) };
+    conformance(open).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_of_prepared_statements_conforms() {
+    let Some(database) = Database::new("conformance_prepared").await else {
+        return;
+    };
+    conforms_prepared(&database).await;
+}
+
+/// The handles share a server's connections, on which none of them finds what it has prepared.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_of_prepared_statements_conforms_also_where_connections_are_no_sessions() {
+    let Some(database) = Database::behind_pgbouncer("conformance_unprepared").await else {
+        return;
+    };
+    conforms_prepared(&database).await;
+}
+
+/// How many of the store's statements the connection that `pool` gives has prepared.
+async fn prepared(pool: &Pool) -> i64 {
+    let sql = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'INSERT INTO steadfast.idempotency %'";
+    let rows = pool.get().await.unwrap().query_typed(sql, &[]).await.unwrap();
+    rows[0].get(0)
+}
+
+#[tokio::test]
+async fn what_happens_most_is_prepared_where_that_was_asked_for_until_a_statement_is_lost() {
+    let Some(database) = Database::new("prepared").await else {
+        return;
+    };
+    drop(database.store(1).await);
+    let pool = database.pool(1);
+    let once = async |store: &PostgresStore| {
+        let id = fresh();
+        let owner = in_progress(store, id, 1).await;
+        let completed = store.complete(id, &owner, &Bytes::from_static(b"done"), HOUR).await;
+        assert_eq!(completed.unwrap(), Completed::Applied);
+    };
+    let unprepared = PostgresStore::new(&PostgresStorage::new(pool.clone()));
+    // The first connection is kept in reserve.
+    once(&unprepared).await;
+    once(&unprepared).await;
+    assert_eq!(prepared(&pool).await, 0);
+    let store = PostgresStore::new(&unprepared.storage().clone().prepared());
+    once(&store).await;
+    once(&store).await;
+    assert_eq!(prepared(&pool).await, 2);
+    pool.get().await.unwrap().batch_execute("DEALLOCATE ALL").await.unwrap();
+    once(&store).await;
+    once(&store).await;
+    assert_eq!(prepared(&pool).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -110,6 +110,18 @@ pub(crate) fn is_refusal(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some() && !is_lost(error)
 }
 
+/// The server knows a prepared statement no more, or another one by its name, or would plan it otherwise by now. It says so
+/// before it runs anything.
+pub(super) fn is_unprepared(error: &tokio_postgres::Error) -> bool {
+    const OTHERWISE: [SqlState; 3] = [
+        SqlState::INVALID_SQL_STATEMENT_NAME,
+        SqlState::DUPLICATE_PSTATEMENT,
+        // "cached plan must not change result type"
+        SqlState::FEATURE_NOT_SUPPORTED,
+    ];
+    error.code().is_some_and(|code| OTHERWISE.contains(code))
+}
+
 /// How often a statement is run that met another one. The other one got through each time, so few are ever needed.
 const MAX_CONFLICTS: usize = 16;
 /// How often one is run whose connection was found closed: it may have been so for as long as it lay in the pool, and the

@@ -1,6 +1,7 @@
 //! The pool, and how a statement gets through it.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use deadpool_postgres::{ClientWrapper, Manager, Object, Pool, Runtime};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Config, NoTls, Row};
 
-use super::error::{Again, is_lost, pool_error, storage_error};
+use super::error::{Again, is_lost, is_unprepared, pool_error, storage_error};
 use crate::storage::{Migration, StorageError, StorageErrorKind};
 
 /// How long [`PostgresStorage::connect`] waits for a connection, be it a new one or one that comes back to the pool.
@@ -20,6 +21,9 @@ pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 ///
 /// A clone is the same pool. It works behind PgBouncer in transaction mode. One more connection than the pool has is kept
 /// for renewals of leases, so that they never wait for those whose leases they are.
+///
+/// Where connections lead to the server itself, say [`prepared`](Self::prepared): what happens most is then planned once
+/// for each connection, and not each time.
 ///
 /// # Examples
 ///
@@ -33,7 +37,11 @@ pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct PostgresStorage(Arc<Shared>);
+pub struct PostgresStorage {
+    shared: Arc<Shared>,
+    /// Whether the most frequent statements are prepared. It guards nothing: relaxed.
+    prepared: Arc<AtomicBool>,
+}
 
 struct Shared {
     pool: Pool,
@@ -48,10 +56,32 @@ impl PostgresStorage {
     /// connection.
     #[must_use]
     pub fn new(pool: Pool) -> Self {
-        Self(Arc::new(Shared {
-            pool,
-            reserve: Mutex::new(None),
-        }))
+        Self {
+            shared: Arc::new(Shared {
+                pool,
+                reserve: Mutex::new(None),
+            }),
+            prepared: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// Prepares the statements that claim and complete, once for each connection. Default: the server plans them each time,
+    /// which costs it about as much as their work.
+    ///
+    /// Only where a connection of the pool is a session of the server: a direct one, PgBouncer in session mode, or
+    /// PgBouncer 1.21 and later with `max_prepared_statements` above zero. An older one in transaction mode hands a
+    /// connection on from client to client with what was prepared on it, under names that the clients have chosen each for
+    /// itself: where two processes chose the same, the one runs the other's statement. No client can see that from
+    /// outside, so it is for you to say, and not guessed.
+    ///
+    /// Where the server does not know a statement any more, nothing was run: it is run unprepared, as are all from then
+    /// on, with a warning.
+    #[must_use]
+    pub fn prepared(self) -> Self {
+        Self {
+            prepared: Arc::new(AtomicBool::new(true)),
+            ..self
+        }
     }
 
     /// Makes a pool for the database at `url`, without TLS: `postgres://user:password@host:port/database`.
@@ -82,7 +112,7 @@ impl PostgresStorage {
             .build()
             .map_err(|_| StorageError::new(StorageErrorKind::Refused, "no pool can be made for PostgreSQL"))?;
         let storage = Self::new(pool);
-        drop(storage.0.pool.get().await.map_err(pool_error)?);
+        drop(storage.shared.pool.get().await.map_err(pool_error)?);
         Ok(storage)
     }
 
@@ -98,17 +128,48 @@ impl PostgresStorage {
 
     /// Runs one statement, which is a transaction of its own and may be sent twice.
     pub(crate) async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StorageError> {
+        self.run(sql, params, |_| false).await
+    }
+
+    /// The same for a statement that has only one plan, whatever the tables hold: prepared, it keeps the plan that it got
+    /// when they were empty.
+    pub(crate) async fn query_prepared(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StorageError> {
+        self.run(sql, params, |prepared| prepared.load(Ordering::Relaxed)).await
+    }
+
+    async fn run(
+        &self,
+        sql: &str,
+        params: &[Param<'_>],
+        is_prepared: impl Fn(&AtomicBool) -> bool,
+    ) -> Result<Vec<Row>, StorageError> {
         let mut again = Again::default();
         loop {
             let mut held = self.connection().await?;
-            let answer = held.client()?.query_typed(sql, params).await;
+            let client = held.client()?;
+            let prepared = is_prepared(&self.prepared);
+            let answer = if prepared {
+                query_prepared(client, sql, params).await
+            } else {
+                client.query_typed(sql, params).await
+            };
             if !answer.as_ref().is_err_and(is_lost) {
                 held.give_back();
             }
             match answer {
+                Err(error) if prepared && is_unprepared(&error) => self.unprepare(),
                 Err(error) if again.may_help(&error) => {}
                 answer => return answer.map_err(storage_error),
             }
+        }
+    }
+
+    fn unprepare(&self) {
+        if self.prepared.swap(false, Ordering::Relaxed) {
+            tracing::warn!(
+                target: "steadfast::storage",
+                "PostgreSQL has lost a prepared statement, as behind PgBouncer in transaction mode: nothing is prepared any more"
+            );
         }
     }
 
@@ -118,7 +179,7 @@ impl PostgresStorage {
         let mut again = Again::default();
         loop {
             let mut asked = Asked {
-                shared: &self.0,
+                shared: &self.shared,
                 client: self.reserve().await?,
                 answered: false,
             };
@@ -133,20 +194,31 @@ impl PostgresStorage {
 
     /// A connection of one's own.
     pub(crate) async fn connection(&self) -> Result<Held<'_>, StorageError> {
-        let object = self.0.pool.get().await.map_err(pool_error)?;
+        let object = self.shared.pool.get().await.map_err(pool_error)?;
         Ok(Held {
-            shared: &self.0,
+            shared: &self.shared,
             object: Some(object),
         })
     }
 
     async fn reserve(&self) -> Result<Arc<ClientWrapper>, StorageError> {
-        if let Some(client) = self.0.reserve() {
+        if let Some(client) = self.shared.reserve() {
             return Ok(client);
         }
-        let object = self.0.pool.get().await.map_err(pool_error)?;
-        Ok(self.0.keep(object))
+        let object = self.shared.pool.get().await.map_err(pool_error)?;
+        Ok(self.shared.keep(object))
     }
+}
+
+async fn query_prepared(
+    client: &ClientWrapper,
+    sql: &str,
+    params: &[Param<'_>],
+) -> Result<Vec<Row>, tokio_postgres::Error> {
+    let types: Vec<Type> = params.iter().map(|(_, kind)| kind.clone()).collect();
+    let statement = client.prepare_typed_cached(sql, &types).await?;
+    let values: Vec<&(dyn ToSql + Sync)> = params.iter().map(|(value, _)| *value).collect();
+    client.query(&statement, &values).await
 }
 
 impl Shared {
@@ -227,7 +299,7 @@ impl Drop for Asked<'_> {
 impl fmt::Debug for PostgresStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresStorage")
-            .field("pool", &self.0.pool.status())
+            .field("pool", &self.shared.pool.status())
             .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,8 @@
 //! PostgreSQL: a pool of connections, statements that PgBouncer in transaction mode can stand in front of, and the
 //! steps of a schema.
 //!
-//! Nothing outlives a transaction: no prepared statement, no setting of the session, no session lock.
+//! Nothing outlives a transaction: no setting of the session, no session lock, and no prepared statement unless the user
+//! says that connections are sessions.
 
 mod error;
 mod handle;

@@ -112,6 +112,17 @@ impl PostgresStore {
         Ok(rows.first().map(read).transpose()?.flatten())
     }
 
+    /// The same with one of the statements that happen most.
+    async fn try_first<A: Send>(
+        &self,
+        sql: &str,
+        params: &[Param<'_>],
+        read: impl Fn(&Row) -> Result<Option<A>, StorageError> + Send + Sync,
+    ) -> Result<Option<A>, StorageError> {
+        let rows = self.storage.query_prepared(sql, params).await?;
+        Ok(rows.first().map(read).transpose()?.flatten())
+    }
+
     /// Runs a statement until it has an answer.
     async fn ask<A: Send>(
         &self,
@@ -163,10 +174,11 @@ impl Store for PostgresStore {
         ];
         let read = |row: &Row| row::claimed(row, claim);
         let claimed = async {
-            for sql in [&sql::CLAIM_FRESH, &sql::FOUND] {
-                if let Some(answer) = self.try_ask(sql, &params, read).await? {
-                    return Ok(answer);
-                }
+            if let Some(answer) = self.try_first(&sql::CLAIM_FRESH, &params, read).await? {
+                return Ok(answer);
+            }
+            if let Some(answer) = self.try_ask(&sql::FOUND, &params, read).await? {
+                return Ok(answer);
             }
             self.ask(&sql::CLAIM, &params, read).await
         };
@@ -194,7 +206,7 @@ impl Store for PostgresStore {
             (&outcome.as_ref(), Type::BYTEA),
             (&microseconds(retention), Type::INT8),
         ];
-        let answer = match self.try_ask(&sql::COMPLETE_HELD, &params, number).await? {
+        let answer = match self.try_first(&sql::COMPLETE_OWN, &params, number).await? {
             Some(answer) => answer,
             None => self.ask(&sql::COMPLETE, &params, number).await?,
         };

@@ -9,7 +9,8 @@
 //!   run again: what `found` holds is from before the wait.
 //!
 //! What happens most, a key that is new and a completion by who has the record, has a statement of its own that is tried
-//! first: without names, statements are planned each time, and the planning of the larger ones costs more than their work.
+//! first: statements are planned each time, and the planning of the larger ones costs more than their work. These two may
+//! be prepared as well, as they have one plan whatever the table holds: they begin with the index of its key.
 //!
 //! Time is `statement_timestamp()`: one reading for the whole statement, and one that an index can be searched by, which
 //! `clock_timestamp()` is not. Intervals come in microseconds.
@@ -115,23 +116,37 @@ pub(in crate::idempotency) static CLAIM_IN_TX: Sql = LazyLock::new(|| {
         FROM before LEFT JOIN answer ON true"
 });
 
-/// `$1` id, `$2` claim id, `$3` fence, `$4` attempt, `$5` fingerprint, `$6` outcome, `$7` retention. Answers: 1 applied.
-/// No row where the claim does not have the record: the cheapest statement, for the most frequent case.
-pub(super) static COMPLETE_HELD: Sql = LazyLock::new(|| {
-    let settings = &*SETTINGS;
+/// What a completion writes, from the values of its record on: where nobody has the key, or the claim has.
+fn completed() -> String {
     format!(
-        "WITH {settings}
-        UPDATE steadfast.idempotency r SET
-            state = 2, lease_until = NULL, checkpoint = NULL, origin = NULL,
-            expires_at = statement_timestamp() + $7 * {MICROSECOND}, outcome = $6
-        FROM settings WHERE r.id = $1 AND {LIVE} AND {HELD}
-        RETURNING 1::smallint"
+        "ON CONFLICT (id) DO UPDATE SET
+            state = 2, claim_id = EXCLUDED.claim_id, outcome = EXCLUDED.outcome, expires_at = EXCLUDED.expires_at,
+            lease_until = NULL, checkpoint = NULL, origin = NULL,
+            fence = CASE WHEN {LIVE} THEN r.fence ELSE EXCLUDED.fence END,
+            attempt = CASE WHEN {LIVE} THEN r.attempt ELSE EXCLUDED.attempt END,
+            fingerprint = CASE WHEN {LIVE} THEN r.fingerprint ELSE EXCLUDED.fingerprint END
+        WHERE NOT {LIVE} OR {HELD}"
+    )
+}
+
+/// `$1` id, `$2` claim id, `$3` fence, `$4` attempt, `$5` fingerprint, `$6` outcome, `$7` retention. Answers: 1 applied.
+/// No row where somebody else has the record, or it is completed: the cheapest statement, for the most frequent case, with
+/// the settings as in [`CLAIM_FRESH`].
+pub(super) static COMPLETE_OWN: Sql = LazyLock::new(|| {
+    let completed = completed();
+    format!(
+        "INSERT INTO steadfast.idempotency AS r
+            (id, state, claim_id, fence, attempt, fingerprint, expires_at, outcome)
+        VALUES ($1, CASE {BOUNDED} WHEN '' THEN 0 ELSE 2 END, $2, $3, $4, $5,
+            statement_timestamp() + $7 * {MICROSECOND}, $6)
+        {completed}
+        RETURNING 1::smallint, {DURABLE}"
     )
 });
 
 /// The same parameters. Answers: 1 applied, 2 applied already, 3 lost.
 pub(super) static COMPLETE: Sql = LazyLock::new(|| {
-    let settings = &*SETTINGS;
+    let (settings, completed) = (&*SETTINGS, completed());
     format!(
         "WITH {settings}, found AS MATERIALIZED (
             SELECT r.state = 2 AND r.claim_id = $2 AS already
@@ -141,13 +156,7 @@ pub(super) static COMPLETE: Sql = LazyLock::new(|| {
                 (id, state, claim_id, fence, attempt, fingerprint, expires_at, outcome)
             SELECT $1, 2, $2, $3, $4, $5, statement_timestamp() + $7 * {MICROSECOND}, $6
             FROM settings WHERE NOT EXISTS (SELECT FROM found)
-            ON CONFLICT (id) DO UPDATE SET
-                state = 2, claim_id = EXCLUDED.claim_id, outcome = EXCLUDED.outcome, expires_at = EXCLUDED.expires_at,
-                lease_until = NULL, checkpoint = NULL, origin = NULL,
-                fence = CASE WHEN {LIVE} THEN r.fence ELSE EXCLUDED.fence END,
-                attempt = CASE WHEN {LIVE} THEN r.attempt ELSE EXCLUDED.attempt END,
-                fingerprint = CASE WHEN {LIVE} THEN r.fingerprint ELSE EXCLUDED.fingerprint END
-            WHERE NOT {LIVE} OR {HELD}
+            {completed}
             RETURNING 1
         )
         SELECT 1::smallint FROM applied
