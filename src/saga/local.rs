@@ -33,6 +33,9 @@ pub(crate) enum Ran<C> {
 
 /// How a context is written, and read again.
 pub(crate) type Encode<C> = fn(C) -> Result<(Bytes, C), BoxError>;
+/// How it is read.
+#[cfg(feature = "sqlite")]
+pub(crate) type Decode<C> = fn(&[u8]) -> Result<C, BoxError>;
 
 /// One run of such a step.
 pub(crate) struct LocalRun<C, D> {
@@ -41,6 +44,9 @@ pub(crate) struct LocalRun<C, D> {
     /// What is written in its transaction. The context after the step goes with the first entry.
     pub(crate) append: Append,
     pub(crate) encode: Encode<C>,
+    /// For a run whose answer was lost: the context is then the one that is stored.
+    #[cfg(feature = "sqlite")]
+    pub(crate) decode: Decode<C>,
 }
 
 /// The code of such a step.

@@ -20,6 +20,8 @@ mod plan;
 mod postgres_tx;
 mod record;
 mod run;
+#[cfg(feature = "sqlite")]
+mod sqlite_tx;
 mod step;
 mod tower;
 #[cfg(feature = "testing")]

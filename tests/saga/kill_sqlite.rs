@@ -70,6 +70,21 @@ fn killed_anywhere_a_step_after_the_pivot_is_tried_again() {
 }
 
 #[test]
+fn killed_anywhere_a_step_in_the_journal_s_file_happens_once() {
+    campaign::killed_at_every_write(SQLITE, "local");
+}
+
+#[test]
+fn killed_anywhere_a_step_in_the_journal_s_file_is_undone_once() {
+    campaign::killed_at_every_write(SQLITE, "local_turns_back");
+}
+
+#[test]
+fn killed_anywhere_a_pivot_in_the_journal_s_file_has_happened_or_not() {
+    campaign::killed_at_every_write(SQLITE, "local_pivot");
+}
+
+#[test]
 fn killed_at_any_moment_many_sagas_come_to_their_ends() {
     campaign::killed_at_any_moment(SQLITE);
 }

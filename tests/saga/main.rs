@@ -23,6 +23,7 @@ mod proving;
 mod random;
 mod simulation;
 mod sqlite;
+mod sqlite_tx;
 #[path = "../idempotency/support/mod.rs"]
 mod support;
 mod tower;

@@ -159,6 +159,8 @@ impl<C: Serialize + DeserializeOwned + Send> Recorder<C> for Journaled<C> {
             limit,
             append: self.append_of(batch),
             encode: |context| encode(&context),
+            #[cfg(feature = "sqlite")]
+            decode: |bytes| Ok(serde_json::from_slice(bytes)?),
         };
         let sent = Instant::now();
         self.flight.landing(batch.then != Then::GoOn);

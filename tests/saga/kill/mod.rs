@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use steadfast::Key;
-use steadfast::saga::journal::Journal;
+use steadfast::saga::journal::{Journal, SqliteJournal};
 use steadfast::saga::{SagaEngine, SagaError};
 
 use super::support::kill::Child;
@@ -57,22 +57,23 @@ pub(crate) async fn run(child: &Arc<Child>, backend: Backend) {
         world: Arc::new(World::open(place)),
         child: Arc::clone(child),
     };
+    let file = journal.local().is_some_and(|journal| journal.is::<SqliteJournal>());
+    let scenarios = Scenario::all().filter(|scenario| file || !scenario.local);
+    let sagas: Vec<_> = scenarios.map(|scenario| (scenario, scenario.saga(&deps))).collect();
     let mut builder = SagaEngine::builder(journal)
         .lease(LEASE)
         .poll_interval(Duration::from_millis(20));
     if child.scenario() == POISONED {
         builder = builder.max_recoveries(MAX_RECOVERIES);
     }
-    let sagas: Vec<_> = Scenario::all()
-        .map(|scenario| (scenario, scenario.saga(&deps)))
-        .collect();
     for (_, saga) in &sagas {
         builder = builder.register(saga);
     }
     let engine = builder.build().unwrap();
     let wanted: Vec<(&'static str, u32)> = match child.scenario() {
         MANY => (0..EACH)
-            .flat_map(|n| Scenario::harmless().map(move |scenario| (scenario.name, n)))
+            .flat_map(|n| sagas.iter().map(move |(scenario, _)| (scenario.name, n)))
+            .filter(|(name, _)| *name != "poison")
             .collect(),
         POISONED => [("poison", 0)]
             .into_iter()

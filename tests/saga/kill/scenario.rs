@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use steadfast::Backoff;
 use steadfast::saga::{Cx, Known, Saga, Step, StepError, StepResult};
+use steadfast::storage::rusqlite::Connection;
 
 use super::super::support::kill::Child;
 use super::world::{Call, World};
@@ -52,6 +53,8 @@ pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     steps: [(Does, Undoes); 3],
     pub(crate) pivot: bool,
+    /// The effect of `b` is in the journal's own file.
+    pub(crate) local: bool,
     /// How often a run writes that nothing disturbs.
     pub(crate) writes: usize,
     /// How it may end, the first where nothing disturbs it.
@@ -62,11 +65,12 @@ const WELL: (Does, Undoes) = (Does::Succeed, Undoes::Succeed);
 const ENDS_WELL: &[&str] = &["completed"];
 const TURNS_BACK: &[&str] = &["compensated"];
 
-const SCENARIOS: [Scenario; 9] = [
+const SCENARIOS: [Scenario; 12] = [
     Scenario {
         name: "completes",
         steps: [WELL; 3],
         pivot: false,
+        local: false,
         writes: 4,
         ends: ENDS_WELL,
     },
@@ -74,6 +78,7 @@ const SCENARIOS: [Scenario; 9] = [
         name: "turns_back",
         steps: [WELL, WELL, (Does::Fail, Undoes::Succeed)],
         pivot: false,
+        local: false,
         writes: 6,
         ends: TURNS_BACK,
     },
@@ -81,6 +86,7 @@ const SCENARIOS: [Scenario; 9] = [
         name: "unknown",
         steps: [WELL, (Does::Break, Undoes::Succeed), WELL],
         pivot: false,
+        local: false,
         writes: 7,
         ends: TURNS_BACK,
     },
@@ -88,6 +94,7 @@ const SCENARIOS: [Scenario; 9] = [
         name: "forgets",
         steps: [WELL, (Does::Forget, Undoes::Succeed), WELL],
         pivot: false,
+        local: false,
         writes: 4,
         ends: &["completed", "compensated"],
     },
@@ -95,6 +102,7 @@ const SCENARIOS: [Scenario; 9] = [
         name: "undo_fails_once",
         steps: [WELL, (Does::Succeed, Undoes::FailOnce), (Does::Fail, Undoes::Succeed)],
         pivot: false,
+        local: false,
         writes: 8,
         ends: TURNS_BACK,
     },
@@ -102,6 +110,7 @@ const SCENARIOS: [Scenario; 9] = [
         name: "undo_fails",
         steps: [WELL, (Does::Succeed, Undoes::Fail), (Does::Fail, Undoes::Succeed)],
         pivot: false,
+        local: false,
         writes: 10,
         ends: &["stuck not_undone b"],
     },
@@ -109,6 +118,7 @@ const SCENARIOS: [Scenario; 9] = [
         name: "pivot",
         steps: [WELL; 3],
         pivot: true,
+        local: false,
         writes: 4,
         ends: ENDS_WELL,
     },
@@ -116,6 +126,31 @@ const SCENARIOS: [Scenario; 9] = [
         name: "flaky_after_pivot",
         steps: [WELL, WELL, (Does::FailOnce, Undoes::Succeed)],
         pivot: true,
+        local: false,
+        writes: 6,
+        ends: ENDS_WELL,
+    },
+    Scenario {
+        name: "local",
+        steps: [WELL; 3],
+        pivot: false,
+        local: true,
+        writes: 4,
+        ends: ENDS_WELL,
+    },
+    Scenario {
+        name: "local_turns_back",
+        steps: [WELL, (Does::FailOnce, Undoes::FailOnce), (Does::Fail, Undoes::Succeed)],
+        pivot: false,
+        local: true,
+        writes: 9,
+        ends: TURNS_BACK,
+    },
+    Scenario {
+        name: "local_pivot",
+        steps: [WELL, WELL, (Does::FailOnce, Undoes::Succeed)],
+        pivot: true,
+        local: true,
         writes: 6,
         ends: ENDS_WELL,
     },
@@ -123,6 +158,7 @@ const SCENARIOS: [Scenario; 9] = [
         name: "poison",
         steps: [WELL, (Does::Kill, Undoes::Succeed), WELL],
         pivot: false,
+        local: false,
         writes: 4,
         ends: &["stuck crash_loop b"],
     },
@@ -133,11 +169,6 @@ impl Scenario {
         SCENARIOS.into_iter()
     }
 
-    /// Those that do not kill their process.
-    pub(crate) fn harmless() -> impl Iterator<Item = Self> {
-        Self::all().filter(|scenario| scenario.name != "poison")
-    }
-
     pub(crate) fn named(name: &str) -> Self {
         Self::all().find(|scenario| scenario.name == name).expect(name)
     }
@@ -145,19 +176,25 @@ impl Scenario {
     pub(crate) fn saga(self, deps: &Deps) -> Saga<Order, Deps> {
         let [a, b, c] = self.steps;
         let builder = Saga::builder_with(self.name, deps.clone()).with(step("a", a));
-        let builder = if self.pivot {
-            let (b, c) = (b.0, c.0);
-            builder
-                .with(quick(Step::pivot("b", async move |cx: &mut Cx<Order, Deps>| {
-                    act(cx, b)
-                })))
-                .with(quick(Step::retriable("c", async move |cx: &mut Cx<Order, Deps>| {
-                    act(cx, c)
-                })))
-        } else {
-            builder.with(step("b", b)).with(step("c", c))
+        let b = match (self.local, self.pivot) {
+            (false, false) => step("b", b),
+            (false, true) => quick(Step::pivot("b", async move |cx: &mut Cx<Order, Deps>| act(cx, b.0))),
+            (true, pivot) => {
+                let work = move |cx: &mut Cx<Order, Deps>, connection: &Connection| act_local(cx, connection, b.0);
+                let step = quick(Step::sqlite_tx("b", work));
+                if pivot {
+                    step.as_pivot()
+                } else {
+                    step.with_undo(async move |cx: &mut Cx<Order, Deps>| undo_local(cx, b.1))
+                }
+            }
         };
-        builder.build().unwrap()
+        let c = if self.pivot {
+            quick(Step::retriable("c", async move |cx: &mut Cx<Order, Deps>| act(cx, c.0)))
+        } else {
+            step("c", c)
+        };
+        builder.with(b).with(c).build().unwrap()
     }
 }
 
@@ -232,5 +269,34 @@ fn undo(cx: &mut Cx<Order, Deps>, undoes: Undoes) -> StepResult {
     }
     child.reach(&format!("after undo {step}"));
     cx.undone.push(step);
+    Ok(())
+}
+
+/// The same in the journal's file: its table has no key, and would keep what comes twice.
+fn act_local(cx: &mut Cx<Order, Deps>, connection: &Connection, does: Does) -> StepResult {
+    let Deps { world, child } = cx.deps().clone();
+    let call = call(cx, "do");
+    child.reach("before do b");
+    let times = world.note(&call);
+    connection.execute("CREATE TABLE IF NOT EXISTS booking (saga TEXT)", [])?;
+    connection.execute("INSERT INTO booking (saga) VALUES (?1)", [&call.saga])?;
+    child.reach("after do b");
+    if matches!(does, Does::FailOnce) && times == 1 {
+        return Err(StepError::unknown("it broke, and leaves nothing"));
+    }
+    cx.done.push(call.step);
+    Ok(())
+}
+
+fn undo_local(cx: &mut Cx<Order, Deps>, undoes: Undoes) -> StepResult {
+    let Deps { world, child } = cx.deps().clone();
+    let call = call(cx, "undo");
+    child.reach("before undo b");
+    if matches!((undoes, world.note(&call)), (Undoes::FailOnce, 1)) {
+        return Err(StepError::unknown("the file could not be reached"));
+    }
+    world.unbook(&call.saga);
+    child.reach("after undo b");
+    cx.undone.push(call.step);
     Ok(())
 }

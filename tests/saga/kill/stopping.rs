@@ -1,5 +1,6 @@
 //! A journal that a process can be killed at.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,5 +95,10 @@ impl Journal for Stopping {
 
     fn durability(&self) -> Durability {
         self.journal.durability()
+    }
+
+    /// Past the kill points: a step in a transaction has its own.
+    fn local(&self) -> Option<&(dyn Any + Send + Sync)> {
+        self.journal.local()
     }
 }

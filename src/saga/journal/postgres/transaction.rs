@@ -99,6 +99,7 @@ impl PostgresJournal {
             limit,
             mut append,
             encode,
+            ..
         } = run;
         let worked = bounded(work.call(&mut cx, &mut transaction), limit).await;
         let encoded = worked.and_then(|()| encode(cx.data).map_err(StepError::failed));

@@ -51,14 +51,34 @@ pub(super) fn load(connection: &Connection, head: &Head) -> Result<Vec<StoredEnt
 
 /// Whether each of these events is stored, in its place and of this epoch.
 pub(super) fn are_written(connection: &Connection, append: &Append) -> Result<bool, Fault> {
-    let count = i64::try_from(append.entries.len()).unwrap_or(i64::MAX);
-    let stored = from(connection, append.id, append.seq, count)?;
-    let expected = (append.seq..).zip(&append.entries);
+    let stored = in_place(connection, append)?;
     let same = stored
         .iter()
-        .zip(expected)
-        .all(|(stored, (seq, entry))| stored.seq == seq && stored.epoch == append.epoch && stored.entry == *entry);
-    Ok(same && stored.len() == append.entries.len() && !stored.is_empty())
+        .zip(&append.entries)
+        .all(|(stored, entry)| stored.entry == *entry);
+    Ok(same && !stored.is_empty())
+}
+
+/// The same, where the first event has a context that the append does not know; that context.
+pub(super) fn written_before(connection: &Connection, append: &Append) -> Result<Option<Option<Bytes>>, Fault> {
+    let mut stored = in_place(connection, append)?;
+    let context = stored.first_mut().and_then(|first| first.entry.context.take());
+    let same = stored
+        .iter()
+        .zip(&append.entries)
+        .all(|(stored, entry)| stored.entry == *entry);
+    Ok((same && !stored.is_empty()).then_some(context))
+}
+
+/// What is stored of this epoch in the place of these events; nothing, unless it is as many.
+fn in_place(connection: &Connection, append: &Append) -> Result<Vec<StoredEntry>, Fault> {
+    let count = i64::try_from(append.entries.len()).unwrap_or(i64::MAX);
+    let mut stored = from(connection, append.id, append.seq, count)?;
+    let place = |(seq, stored): (u64, &StoredEntry)| stored.seq == seq && stored.epoch == append.epoch;
+    if stored.len() != append.entries.len() || !(append.seq..).zip(&stored).all(place) {
+        stored.clear();
+    }
+    Ok(stored)
 }
 
 pub(super) fn delete(connection: &Connection, id: SagaId) -> Result<(), Fault> {

@@ -1,12 +1,14 @@
 //! A journal in a SQLite file.
 
 mod entries;
+mod local;
 mod row;
 mod schema;
 #[cfg(test)]
 mod tests;
 mod transitions;
 
+use std::any::Any;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -237,5 +239,9 @@ impl Journal for SqliteJournal {
 
     fn durability(&self) -> Durability {
         self.storage.durability()
+    }
+
+    fn local(&self) -> Option<&(dyn Any + Send + Sync)> {
+        Some(self)
     }
 }
