@@ -14,7 +14,7 @@ use super::local::{LocalCode, LocalRun, NoTransaction, Ran};
 use super::step::Step;
 
 /// The action of a step in a transaction of the file's writer.
-pub(super) type Work<C, D> = dyn Fn(&mut Cx<C, D>, &Connection) -> StepResult + Send + Sync;
+pub(crate) type Work<C, D> = dyn Fn(&mut Cx<C, D>, &Connection) -> StepResult + Send + Sync;
 
 struct OnWriter<C, D>(Arc<Work<C, D>>);
 

@@ -1,7 +1,7 @@
 //! The journal against the pure functions of a head.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -11,6 +11,9 @@ use tokio::runtime::Builder;
 
 use super::super::{Entry, SUSPECT_AFTER, SagaStatus, StoredEntry};
 use super::*;
+use crate::saga::cx::{Cx, RunOf};
+use crate::saga::local::{LocalRun, Ran};
+use crate::saga::sqlite_tx::Work;
 use crate::storage::StorageErrorKind;
 use crate::storage::sqlite::Clock;
 use crate::storage::sqlite::tests::Folder;
@@ -458,6 +461,89 @@ proptest! {
     fn the_journal_does_what_the_pure_functions_say(history in vec(actions(), 1..60)) {
         Builder::new_current_thread().enable_all().build().unwrap().block_on(holds(history));
     }
+}
+
+/// What became of a step in a transaction, in so many words, and how often its work was run.
+async fn local(journal: &SqliteJournal, epoch: u64, context: &str) -> (String, u32) {
+    let runs = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&runs);
+    let work: Arc<Work<String, ()>> = Arc::new(move |_: &mut Cx<String>, connection: &Connection| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        connection.execute_batch("CREATE TABLE IF NOT EXISTS effect (n); INSERT INTO effect VALUES (1)")?;
+        Ok(())
+    });
+    let run = LocalRun {
+        cx: Cx {
+            data: context.to_owned(),
+            deps: Arc::new(()),
+            run: RunOf {
+                saga: id(0),
+                step: "book".into(),
+                attempt: 1,
+                fence: epoch,
+                undo: None,
+            },
+        },
+        limit: HOUR,
+        append: Append {
+            id: id(0),
+            epoch,
+            seq: 3,
+            entries: vec![
+                Entry {
+                    context: None,
+                    ..entry(1)
+                },
+                entry(3),
+            ],
+            status: SagaStatus::Running,
+            can_turn: true,
+            progress: true,
+            hold: Hold::Keep(HOUR),
+            error: None,
+        },
+        encode: |context| Ok((Bytes::from(context.clone()), context)),
+        decode: |bytes| Ok(String::from_utf8(bytes.to_vec())?),
+    };
+    let ran = match journal.in_transaction(&work, run).await {
+        Ran::Committed { context, cancel } => format!("committed {context} {cancel}"),
+        Ran::Failed(failed) => format!("failed {:?} {}", failed.effect(), failed.error()),
+        Ran::Fenced => "fenced".to_owned(),
+    };
+    (ran, runs.load(Ordering::Relaxed))
+}
+
+#[tokio::test]
+async fn a_step_in_a_transaction_that_was_carried_out_before_is_not_run_again() {
+    let folder = Folder::new();
+    let journal = journal(&folder, &Arc::new(AtomicU64::new(1_000))).await;
+    three_events(&journal).await;
+    assert_eq!(local(&journal, 1, "first").await, ("committed first false".into(), 1));
+    let before = journal.load(id(0)).await.unwrap();
+    // The answer of the first was lost: what counts is what is stored.
+    assert_eq!(local(&journal, 1, "second").await, ("committed first false".into(), 0));
+    assert_eq!(journal.load(id(0)).await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_step_in_a_transaction_is_not_run_for_whoever_was_overtaken() {
+    let folder = Folder::new();
+    let journal = journal(&folder, &Arc::new(AtomicU64::new(1_000))).await;
+    three_events(&journal).await;
+    let before = journal.load(id(0)).await.unwrap();
+    assert_eq!(local(&journal, 2, "late").await, ("fenced".into(), 0));
+    assert_eq!(journal.load(id(0)).await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_step_in_a_transaction_is_not_run_once_the_saga_is_to_turn_back() {
+    let folder = Folder::new();
+    let journal = journal(&folder, &Arc::new(AtomicU64::new(1_000))).await;
+    three_events(&journal).await;
+    journal.request_cancel(id(0)).await.unwrap();
+    let not_run = "failed None it was not run: the saga turns back".to_owned();
+    assert_eq!(local(&journal, 1, "late").await, (not_run, 0));
+    assert_eq!(journal.load(id(0)).await.unwrap().unwrap().entries.len(), 3);
 }
 
 /// Has the writer do something to the tables.
