@@ -60,14 +60,14 @@ pub(super) fn are_written(connection: &Connection, append: &Append) -> Result<bo
 }
 
 /// The same, where the first event has a context that the append does not know; that context.
-pub(super) fn written_before(connection: &Connection, append: &Append) -> Result<Option<Option<Bytes>>, Fault> {
+pub(super) fn written_before(connection: &Connection, append: &Append) -> Result<Option<Bytes>, Fault> {
     let mut stored = in_place(connection, append)?;
     let context = stored.first_mut().and_then(|first| first.entry.context.take());
     let same = stored
         .iter()
         .zip(&append.entries)
         .all(|(stored, entry)| stored.entry == *entry);
-    Ok((same && !stored.is_empty()).then_some(context))
+    Ok(context.filter(|_| same))
 }
 
 /// What is stored of this epoch in the place of these events; nothing, unless it is as many.

@@ -130,7 +130,7 @@ fn write<C>(
         let Some(context) = entries::written_before(connection, &append)? else {
             return Ok(Done::Fenced);
         };
-        let context = decode(&context.unwrap_or_default()).map_err(|_| Fault::corrupt("a context"))?;
+        let context = decode(&context).map_err(|_| Fault::corrupt("a context"))?;
         return Ok(Done::Written { context, cancel });
     };
     if cancel && head.can_turn {

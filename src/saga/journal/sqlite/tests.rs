@@ -329,7 +329,7 @@ impl Model {
             active: count(&|head| head.status.is_active()),
             stuck: count(&|head| head.status == SagaStatus::Stuck),
             incompatible: count(&|head| head.status.is_active() && !definitions.contains(&head.definition)),
-            overdue: due.min().map(|due| now - due),
+            overdue: due.min().map(|due| now.saturating_sub(due)),
         }
     }
 }
