@@ -26,8 +26,8 @@ use scenario::{Deps, Order, Scenario};
 use stopping::Stopping;
 use world::World;
 
-/// Long enough for a slow disk, and no longer: whoever starts again waits for its end.
-const LEASE: Duration = Duration::from_millis(600);
+/// Long enough for any disk: nobody waits for the lease of a process that was killed.
+const LEASE: Duration = Duration::from_secs(60);
 
 type Opening<'a> = Pin<Box<dyn Future<Output = Arc<dyn Journal>> + Send + 'a>>;
 

@@ -39,7 +39,7 @@ const BREATH: Duration = Duration::from_millis(5);
 /// the machine's, read once per transaction in milliseconds, and never goes back while the process runs. A clone is the
 /// same journal. Other processes on the machine may drive sagas of the same file.
 ///
-/// `steadfast_saga_view` and `steadfast_saga_event_view` show sagas, events and contexts readable.
+/// The views `steadfast_sagas` and `steadfast_saga_events` show sagas, events and contexts readable.
 ///
 /// # Examples
 ///

@@ -53,23 +53,23 @@ CREATE TABLE steadfast_saga_event (
     context BLOB,
     PRIMARY KEY (saga, seq)
 ) STRICT, WITHOUT ROWID;
-CREATE VIEW steadfast_saga_view AS
+CREATE VIEW steadfast_sagas AS
 SELECT
-    lower(hex(s.id)) AS saga, d.name, d.version,
+    lower(hex(s.id)) AS id, lower(hex(s.key)) AS key, d.name, d.version,
     CASE s.status
         WHEN 0 THEN 'running' WHEN 1 THEN 'compensating' WHEN 2 THEN 'completed'
         WHEN 3 THEN 'compensated' WHEN 4 THEN 'stuck' ELSE 'abandoned'
     END AS status,
-    s.seq AS events, s.epoch, nullif(lower(hex(s.owner)), '') AS owner,
+    s.seq, s.epoch, nullif(lower(hex(s.owner)), '') AS owner,
     strftime('%Y-%m-%dT%H:%M:%fZ', s.due / 1000.0, 'unixepoch') AS due,
     s.recoveries, s.can_turn, s.cancel,
     strftime('%Y-%m-%dT%H:%M:%fZ', s.deadline / 1000.0, 'unixepoch') AS deadline,
     s.error,
-    strftime('%Y-%m-%dT%H:%M:%fZ', s.created / 1000.0, 'unixepoch') AS created,
-    strftime('%Y-%m-%dT%H:%M:%fZ', s.changed / 1000.0, 'unixepoch') AS changed,
+    strftime('%Y-%m-%dT%H:%M:%fZ', s.created / 1000.0, 'unixepoch') AS created_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', s.changed / 1000.0, 'unixepoch') AS changed_at,
     s.pruned
 FROM steadfast_saga AS s JOIN steadfast_saga_definition AS d ON d.id = s.definition;
-CREATE VIEW steadfast_saga_event_view AS
+CREATE VIEW steadfast_saga_events AS
 SELECT
     lower(hex(e.saga)) AS saga, e.seq, e.epoch,
     strftime('%Y-%m-%dT%H:%M:%fZ', e.at / 1000.0, 'unixepoch') AS at,
