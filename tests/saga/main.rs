@@ -22,6 +22,7 @@ mod postgres;
 mod proving;
 mod random;
 mod simulation;
+mod processes;
 mod sqlite;
 mod sqlite_tx;
 #[path = "../idempotency/support/mod.rs"]
