@@ -7,6 +7,7 @@ use steadfast::saga::journal::{Journal, PostgresJournal};
 use steadfast::storage::tokio_postgres::{Client, Config, NoTls};
 use tokio::runtime::Builder;
 
+use super::kill::bookings::note;
 use super::kill::{self, Backend, campaign};
 use super::support::kill::child as this_process;
 use super::support::postgres_url;
@@ -19,7 +20,7 @@ const POSTGRES: Backend = Backend {
 /// The database that a folder has is noted in it.
 async fn open(place: &Path) -> Arc<dyn Journal> {
     let server = postgres_url().expect("the tests are skipped without");
-    let note = place.join("database");
+    let note = note(place);
     let noted = std::fs::read_to_string(&note);
     let name = match &noted {
         Ok(name) => name.clone(),
@@ -32,7 +33,10 @@ async fn open(place: &Path) -> Arc<dyn Journal> {
         let mut config: Config = postgres_url().unwrap().parse().unwrap();
         let client = connect(config.dbname(&name)).await;
         client
-            .batch_execute("DELETE FROM steadfast.saga; DELETE FROM steadfast.saga_event")
+            .batch_execute(
+                "DELETE FROM steadfast.saga; DELETE FROM steadfast.saga_event;
+                 CREATE TABLE IF NOT EXISTS booking (saga text); DELETE FROM booking",
+            )
             .await
             .unwrap();
         std::fs::write(note, name).unwrap();
@@ -125,6 +129,21 @@ fn killed_anywhere_a_saga_past_its_pivot_goes_on() {
 #[test]
 fn killed_anywhere_a_step_after_the_pivot_is_tried_again() {
     killed_at_every_write("flaky_after_pivot");
+}
+
+#[test]
+fn killed_anywhere_a_step_in_a_transaction_happens_once() {
+    killed_at_every_write("local");
+}
+
+#[test]
+fn killed_anywhere_a_step_in_a_transaction_is_undone() {
+    killed_at_every_write("local_turns_back");
+}
+
+#[test]
+fn killed_anywhere_a_pivot_in_a_transaction_has_happened_or_not() {
+    killed_at_every_write("local_pivot");
 }
 
 #[test]

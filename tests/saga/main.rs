@@ -19,10 +19,10 @@ mod kill_sqlite;
 mod memory;
 mod outage;
 mod postgres;
+mod processes;
 mod proving;
 mod random;
 mod simulation;
-mod processes;
 mod sqlite;
 mod sqlite_tx;
 #[path = "../idempotency/support/mod.rs"]

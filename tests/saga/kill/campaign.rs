@@ -115,7 +115,7 @@ pub(crate) fn killed_at_every_write(backend: Backend, scenario: &'static str) {
     assert!(said.ends_with(scenario.ends[0]), "{said}");
     undisturbed.finish(&undisturbed.sagas());
     let count = |what: &str| points.reached.iter().filter(|point| *point == what).count();
-    // A step in the journal's file writes past the kill points, together with its effect.
+    // A step in a transaction of the journal writes past the kill points, together with its effect.
     let local = usize::from(scenario.local);
     assert_eq!(count("after create") + count("after append") + local, scenario.writes);
 

@@ -43,7 +43,7 @@ impl<'t> Traces<'t> {
         });
         let mut live = world.live(&saga);
         if scenario.local {
-            live.extend(vec!["b".to_owned(); world.booked(&saga)]);
+            live.extend(vec!["b".to_owned(); world.bookings.count(&saga)]);
             live.sort();
         }
         Self {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use steadfast::Backoff;
 use steadfast::saga::{Cx, Known, Saga, Step, StepError, StepResult};
-use steadfast::storage::rusqlite::Connection;
 
 use super::super::support::kill::Child;
 use super::world::{Call, World};
@@ -26,7 +25,7 @@ pub(crate) struct Deps {
 
 /// What an action does. All but the first two have their effect.
 #[derive(Clone, Copy)]
-enum Does {
+pub(super) enum Does {
     /// It says no.
     Fail,
     /// Nothing is sent the first time.
@@ -53,7 +52,7 @@ pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     steps: [(Does, Undoes); 3],
     pub(crate) pivot: bool,
-    /// The effect of `b` is in the journal's own file.
+    /// The effect of `b` is in the journal's own database.
     pub(crate) local: bool,
     /// How often a run writes that nothing disturbs.
     pub(crate) writes: usize,
@@ -180,8 +179,7 @@ impl Scenario {
             (false, false) => step("b", b),
             (false, true) => quick(Step::pivot("b", async move |cx: &mut Cx<Order, Deps>| act(cx, b.0))),
             (true, pivot) => {
-                let work = move |cx: &mut Cx<Order, Deps>, connection: &Connection| act_local(cx, connection, b.0);
-                let step = quick(Step::sqlite_tx("b", work));
+                let step = quick(deps.world.bookings.step(b.0));
                 if pivot {
                     step.as_pivot()
                 } else {
@@ -215,7 +213,7 @@ fn quick(step: Step<Order, Deps>) -> Step<Order, Deps> {
         .undo_backoff(pause)
 }
 
-fn call(cx: &Cx<Order, Deps>, verb: &str) -> Call {
+pub(super) fn call(cx: &Cx<Order, Deps>, verb: &str) -> Call {
     let outcome = match cx.outcome() {
         Known::Completed => "completed",
         Known::Unknown => "unknown",
@@ -272,30 +270,14 @@ fn undo(cx: &mut Cx<Order, Deps>, undoes: Undoes) -> StepResult {
     Ok(())
 }
 
-/// The same in the journal's file: its table has no key, and would keep what comes twice.
-fn act_local(cx: &mut Cx<Order, Deps>, connection: &Connection, does: Does) -> StepResult {
-    let Deps { world, child } = cx.deps().clone();
-    let call = call(cx, "do");
-    child.reach("before do b");
-    let times = world.note(&call);
-    connection.execute("CREATE TABLE IF NOT EXISTS booking (saga TEXT)", [])?;
-    connection.execute("INSERT INTO booking (saga) VALUES (?1)", [&call.saga])?;
-    child.reach("after do b");
-    if matches!(does, Does::FailOnce) && times == 1 {
-        return Err(StepError::unknown("it broke, and leaves nothing"));
-    }
-    cx.done.push(call.step);
-    Ok(())
-}
-
 fn undo_local(cx: &mut Cx<Order, Deps>, undoes: Undoes) -> StepResult {
     let Deps { world, child } = cx.deps().clone();
     let call = call(cx, "undo");
     child.reach("before undo b");
     if matches!((undoes, world.note(&call)), (Undoes::FailOnce, 1)) {
-        return Err(StepError::unknown("the file could not be reached"));
+        return Err(StepError::unknown("the database could not be reached"));
     }
-    world.unbook(&call.saga);
+    world.bookings.remove(&call.saga);
     child.reach("after undo b");
     cx.undone.push(call.step);
     Ok(())

@@ -1,16 +1,17 @@
 //! The participants: one file, that outlives the process that changes it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use steadfast::storage::rusqlite::{Connection, OptionalExtension};
 
-/// Participants that are idempotent by key, and remember which keys are closed.
+use super::bookings::Bookings;
+
+/// Participants that are idempotent by key, and remember which keys are closed; and one in the journal's own database.
 pub(crate) struct World {
     connection: Mutex<Connection>,
-    /// The journal's own file, where it is one.
-    journal: PathBuf,
+    pub(crate) bookings: Bookings,
 }
 
 /// One run of an action or of an undo, noted before it does anything.
@@ -45,7 +46,7 @@ impl World {
         connection.execute_batch(settings).unwrap();
         Self {
             connection: Mutex::new(connection),
-            journal: place.join("app.db"),
+            bookings: Bookings::of(place),
         }
     }
 
@@ -101,23 +102,6 @@ impl World {
             ON CONFLICT (key) DO UPDATE SET live = 0, closed = 1";
         let values = (&call.action_key, &call.saga, &call.step);
         self.lock().execute(close, values).unwrap();
-    }
-
-    /// How often the effect of a step in the journal's own file is there, beside this world.
-    pub(crate) fn booked(&self, saga: &str) -> usize {
-        let connection = Connection::open(&self.journal).unwrap();
-        let there = connection.table_exists(None, "booking").unwrap();
-        let count = "SELECT count(*) FROM booking WHERE saga = ?1";
-        let count = there.then(|| connection.query_row(count, [saga], |row| row.get(0)).unwrap());
-        usize::try_from(count.unwrap_or(0_u32)).unwrap()
-    }
-
-    /// Takes that effect back.
-    pub(crate) fn unbook(&self, saga: &str) {
-        let connection = Connection::open(&self.journal).unwrap();
-        connection
-            .execute("DELETE FROM booking WHERE saga = ?1", [saga])
-            .unwrap();
     }
 
     /// Everything that was asked of it for a saga, in order.
