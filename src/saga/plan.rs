@@ -67,6 +67,10 @@ pub enum WhenInterrupted {
 /// One step of a [`Plan`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and written by its name"
+)]
 pub struct StepPlan {
     /// Its name.
     pub name: Cow<'static, str>,

@@ -114,23 +114,7 @@ impl State {
             Event::Created { .. } => self.created = true,
             // The plan that all is folded over is the last one: what was there keeps its name and its place.
             Event::Replanned { .. } => {}
-            Event::Started { step } => {
-                let index = self.forward(plan, step)?;
-                (!plan.steps[index].local).then_some(())?;
-                let before = self.steps[..index].iter().all(StepState::is_done);
-                let step = &mut self.steps[index];
-                match step.phase {
-                    Phase::Untouched
-                    | Phase::Failed { .. }
-                    | Phase::Reconciled(Reality::NotDone | Reality::Unknown) => {}
-                    // It was interrupted: that run may have had the effect.
-                    Phase::Started => step.maybe = true,
-                    _ => return None,
-                }
-                step.phase = Phase::Started;
-                step.reconciled = false;
-                before.then_some(())?;
-            }
+            Event::Started { step } => self.start(plan, step)?,
             Event::Succeeded { step } => {
                 let index = self.forward(plan, step)?;
                 self.ran(plan, index)?.phase = Phase::Succeeded;
@@ -220,6 +204,23 @@ impl State {
     fn backward(&self, plan: &Plan, step: &str) -> Option<usize> {
         matches!(self.direction, Direction::Backward(_)).then_some(())?;
         plan.index(step)
+    }
+
+    /// One in a transaction is never started: it has succeeded, or nothing has happened.
+    fn start(&mut self, plan: &Plan, step: &str) -> Option<()> {
+        let index = self.forward(plan, step)?;
+        let before = self.steps[..index].iter().all(StepState::is_done);
+        (before && !plan.steps[index].local).then_some(())?;
+        let step = &mut self.steps[index];
+        match step.phase {
+            Phase::Untouched | Phase::Failed { .. } | Phase::Reconciled(Reality::NotDone | Reality::Unknown) => {}
+            // It was interrupted: that run may have had the effect.
+            Phase::Started => step.maybe = true,
+            _ => return None,
+        }
+        step.phase = Phase::Started;
+        step.reconciled = false;
+        Some(())
     }
 
     /// A step that has a result: it was started, unless it runs in a transaction.
