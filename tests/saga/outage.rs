@@ -184,12 +184,29 @@ async fn an_outage_shorter_than_the_lease_changes_nothing() {
     }
 }
 
+/// How often a start is sent.
+const TRIES: u64 = 3;
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_is_heard_in_the_end_is_one_start() {
+    for fault in [Fault::RequestLost, Fault::ReplyLost] {
+        let (shared, log) = (MemoryJournal::new(), Log::default());
+        let saga = saga(&log, false);
+        let journal = Faulty::new(shared.clone());
+        journal.inject(Call::Create, ..TRIES, fault);
+        let started = engine(journal, &saga).start(&saga, &key(), Order::default()).await;
+        assert!(!started.as_ref().unwrap().existed());
+        assert_eq!(started.unwrap().await.unwrap().done.len(), 3);
+        assert_eq!(log.of(1), ["a", "b", "c"]);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_saga_whose_start_was_not_written_does_not_run() {
     let (shared, log) = (MemoryJournal::new(), Log::default());
     let saga = saga(&log, false);
     let journal = Faulty::new(shared.clone());
-    journal.inject(Call::Create, 1..=1, Fault::RequestLost);
+    journal.inject(Call::Create, 1..=TRIES, Fault::RequestLost);
     let engine = engine(journal, &saga);
     let lost = engine.start(&saga, &key(), Order::default()).await.unwrap_err();
     assert!(matches!(lost, StartError::Journal(_)), "{lost}");
@@ -207,7 +224,7 @@ async fn a_saga_whose_start_was_written_unheard_runs_once() {
         let (shared, log) = (MemoryJournal::new(), Log::default());
         let saga = saga(&log, false);
         let journal = Faulty::new(shared.clone());
-        journal.inject(Call::Create, 1..=1, Fault::ReplyLost);
+        journal.inject(Call::Create, 1..=TRIES, Fault::ReplyLost);
         let engine = engine(journal, &saga);
         let lost = engine.start(&saga, &key(), Order::default()).await.unwrap_err();
         assert!(matches!(lost, StartError::Journal(_)), "{lost}");
