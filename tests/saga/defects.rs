@@ -202,7 +202,7 @@ impl Plain {
     fn judged(&self) -> Duration {
         match self.defect {
             Defect::LeaseEndsEarly => self.now() + TICK,
-            Defect::LeaseEndsLate => self.now() - TICK,
+            Defect::LeaseEndsLate => self.now().saturating_sub(TICK),
             _ => self.now(),
         }
     }
@@ -449,7 +449,9 @@ impl Journal for Plain {
                 .iter()
                 .map(|head| self.claimed(head, query.owner, query.lease))
                 .collect();
-            claimed.iter().for_each(|claimed| self.put(claimed.head.clone()));
+            for claimed in &claimed {
+                self.put(claimed.head.clone());
+            }
             claimed
         })
     }
@@ -459,12 +461,12 @@ impl Journal for Plain {
             let Some(head) = self.head(id) else {
                 return ClaimedOne::Missing;
             };
-            let held = match self.defect {
+            let busy = match self.defect {
                 Defect::ClaimOneOfTheHeld => false,
                 Defect::ClaimOneOfTheActiveOnly => head.is_held(self.now()) || !head.status.is_active(),
                 _ => head.is_held(self.judged()),
             };
-            if held {
+            if busy {
                 return ClaimedOne::Busy;
             }
             let claimed = self.claimed(&head, owner, lease);
@@ -505,10 +507,14 @@ impl Journal for Plain {
                     }
                     continue;
                 };
-                let held = holds(&head, *epoch) && (all || !self.has(Defect::RenewalsFailTogether));
+                let own = holds(&head, *epoch) && (all || !self.has(Defect::RenewalsFailTogether));
                 let cancel = head.cancel && !self.has(Defect::RenewalForgetsTheRequest);
-                renewals.push(Renewal { held, cancel, id: *id });
-                if held {
+                renewals.push(Renewal {
+                    held: own,
+                    cancel,
+                    id: *id,
+                });
+                if own {
                     head.due = Some(now.saturating_add(self.kept(lease)));
                     self.put(head);
                 }
@@ -634,7 +640,7 @@ impl Journal for Plain {
                     _ => true,
                 };
                 if head.is_due(now) && counted {
-                    counts.overdue = counts.overdue.max(head.due.map(|due| now - due));
+                    counts.overdue = counts.overdue.max(head.due.map(|due| now.saturating_sub(due)));
                 }
             }
             counts
@@ -657,7 +663,9 @@ impl Journal for Plain {
                     }
                     Defect::PruneTakesTheHeld => judged.owner = None,
                     Defect::PruneTakesKeysAtOnce => rule.keys_after = prune.events_after,
-                    Defect::PruneCountsFromTheBeginning => judged.changed = judged.created - Duration::from_secs(3600),
+                    Defect::PruneCountsFromTheBeginning => {
+                        judged.changed = judged.created.saturating_sub(Duration::from_secs(3600));
+                    }
                     Defect::PruneLeavesKeys => rule.keys_after = Duration::MAX,
                     Defect::PruneAnswersAgain => judged.pruned = false,
                     _ => {}

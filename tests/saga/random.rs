@@ -111,18 +111,18 @@ async fn live_through(seed: u64, ends: &mut BTreeMap<&'static str, u64>) {
         }
     }
     for _ in 0..dice.below(6) {
-        incidents.push((dice.millis(20_000), Incident::Die(dice.below(2) as usize)));
+        incidents.push((dice.millis(20_000), Incident::Die(dice.index(2))));
     }
     incidents.sort_by_key(|(at, _)| *at);
     let mut ids = vec![None; sagas.len()];
     for (at, incident) in incidents {
         sleep_until(begin + at).await;
         match incident {
-            Incident::Start(n) => ids[n] = start(&processes[dice.below(2) as usize], &sagas[n], &keys[n]).await,
+            Incident::Start(n) => ids[n] = start(&processes[dice.index(2)], &sagas[n], &keys[n]).await,
             Incident::Cancel(n) => {
                 if let Some(id) = ids[n] {
                     // Whether it is noted or not.
-                    drop(processes[dice.below(2) as usize].engine.cancel(id).await);
+                    drop(processes[dice.index(2)].engine.cancel(id).await);
                 }
             }
             Incident::Die(process) => {

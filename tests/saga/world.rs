@@ -46,8 +46,18 @@ impl Dice {
         self.below(n) == 0
     }
 
+    /// One of `0..limit`.
+    pub(crate) fn index(&mut self, limit: usize) -> usize {
+        usize::try_from(self.below(limit as u64)).unwrap()
+    }
+
+    /// From 1 to `most`.
+    fn times(&mut self, most: u32) -> u32 {
+        1 + u32::try_from(self.below(most.into())).unwrap()
+    }
+
     pub(crate) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as u64) as usize]
+        of[self.index(of.len())]
     }
 
     pub(crate) fn millis(&mut self, below: u64) -> Duration {
@@ -278,7 +288,7 @@ impl Script {
         Err(StepError::unknown("the connection broke"))
     }
 
-    async fn look(self, cx: &mut Cx<Order, World>, how: u64) -> Result<Reality, StepError> {
+    fn look(self, cx: &mut Cx<Order, World>, how: u64) -> Result<Reality, StepError> {
         let world = cx.deps().clone();
         let account = world.account(&cx.action_key());
         if account.live {
@@ -310,8 +320,8 @@ pub(crate) struct Drawn {
 /// A saga drawn at random.
 pub(crate) fn draw(seed: u64, world: &World) -> Drawn {
     let mut dice = Dice::of(&[seed]);
-    let steps = 1 + dice.below(6) as usize;
-    let pivot = dice.one_in(2).then(|| dice.below(steps as u64) as usize);
+    let steps = 1 + dice.index(6);
+    let pivot = dice.one_in(2).then(|| dice.index(steps));
     let trouble = dice.pick(&[0, 10, 30, 30, 60]);
     let mut saga: SagaBuilder<Order, World> = Saga::builder_with(format!("random-{seed}"), world.clone());
     let mut facts = Vec::new();
@@ -369,7 +379,7 @@ fn step(script: Script, dice: &mut Dice) -> (Step<Order, World>, Fact) {
     let hook = dice.one_in(3);
     if hook {
         let how = dice.below(4);
-        step = step.reconcile(async move |cx: &mut Cx<Order, World>| script.look(cx, how).await);
+        step = step.reconcile(async move |cx: &mut Cx<Order, World>| script.look(cx, how));
     }
     if script.truthful {
         step = step.answers_by_key();
@@ -381,8 +391,8 @@ fn step(script: Script, dice: &mut Dice) -> (Step<Order, World>, Fact) {
         _ => Backoff::exponential(Duration::from_millis(100)).jitter(Jitter::None),
     };
     step = step
-        .attempts(1 + dice.below(4) as u32)
-        .undo_attempts(1 + dice.below(4) as u32)
+        .attempts(dice.times(4))
+        .undo_attempts(dice.times(4))
         .timeout(TIMEOUT)
         .undo_timeout(TIMEOUT)
         .backoff(back(dice))
@@ -540,18 +550,12 @@ pub(crate) fn in_order(events: &[Event]) -> Result<(), String> {
 
 /// A saga as a text: its steps, and what was written down.
 pub(crate) fn story(facts: &[Fact], events: &[Event]) -> String {
-    let mut story = String::new();
-    for fact in facts {
-        story.push_str(&format!("  {fact:?}\n"));
-    }
+    let mut lines: Vec<String> = facts.iter().map(|fact| format!("  {fact:?}")).collect();
     for event in events {
         match event {
-            Event::Created { plan } => plan
-                .steps
-                .iter()
-                .for_each(|step| story.push_str(&format!("  {step:?}\n"))),
-            event => story.push_str(&format!("  {event:?}\n")),
+            Event::Created { plan } => lines.extend(plan.steps.iter().map(|step| format!("  {step:?}"))),
+            event => lines.push(format!("  {event:?}")),
         }
     }
-    story
+    lines.join("\n")
 }
