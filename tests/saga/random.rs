@@ -2,6 +2,7 @@
 //! ends completed, compensated or visibly stuck, and the books of the participants balance.
 
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 use std::time::Duration;
 
 use steadfast::Key;
@@ -88,6 +89,15 @@ async fn start(process: &Process, drawn: &Drawn, key: &Key) -> Option<SagaId> {
     }
 }
 
+/// What there was.
+#[derive(Debug, Default)]
+struct Seen {
+    ends: BTreeMap<&'static str, u64>,
+    /// Sagas that more than one process, or one more than once, has driven.
+    taken_over: u64,
+    cancelled: u64,
+}
+
 /// What happens meanwhile, at a time.
 #[derive(Clone, Copy)]
 enum Incident {
@@ -96,7 +106,7 @@ enum Incident {
     Die(usize),
 }
 
-async fn live_through(seed: u64, ends: &mut BTreeMap<&'static str, u64>) {
+async fn live_through(seed: u64, seen: &mut Seen) {
     let mut dice = Dice::of(&[seed, 0x11fe]);
     let (world, shared) = (World::default(), MemoryJournal::new());
     let sagas: Vec<_> = (0..TOGETHER).map(|n| draw(seed * TOGETHER + n, &world)).collect();
@@ -105,13 +115,14 @@ async fn live_through(seed: u64, ends: &mut BTreeMap<&'static str, u64>) {
     let mut processes = [(); 2].map(|()| Process::begin(&shared, &sagas, &mut dice));
     let mut incidents = Vec::new();
     for n in 0..sagas.len() {
-        incidents.push((dice.millis(3_000), Incident::Start(n)));
+        let start = dice.millis(3_000);
+        incidents.push((start, Incident::Start(n)));
         if dice.one_in(4) {
-            incidents.push((dice.millis(8_000), Incident::Cancel(n)));
+            incidents.push((start + dice.millis(2_500), Incident::Cancel(n)));
         }
     }
-    for _ in 0..dice.below(6) {
-        incidents.push((dice.millis(20_000), Incident::Die(dice.index(2))));
+    for _ in 0..dice.below(8) {
+        incidents.push((dice.millis(9_000), Incident::Die(dice.index(2))));
     }
     incidents.sort_by_key(|(at, _)| *at);
     let mut ids = vec![None; sagas.len()];
@@ -155,8 +166,10 @@ async fn live_through(seed: u64, ends: &mut BTreeMap<&'static str, u64>) {
     }
     sleep(LATEST).await;
     for (drawn, (id, end)) in sagas.iter().zip(ended) {
-        *ends.entry(end.name()).or_default() += 1;
         let loaded = shared.load(id).await.unwrap().unwrap();
+        seen.ends.entry(end.name()).or_default().add_assign(1);
+        seen.taken_over += u64::from(loaded.entries.iter().any(|stored| stored.epoch > 1));
+        seen.cancelled += u64::from(loaded.head.cancel);
         let events = events(&loaded);
         let right = in_order(&events)
             .and_then(|()| balances(&world, &drawn.facts, id, &end))
@@ -206,14 +219,14 @@ async fn until_all_rest(seed: u64, journal: &MemoryJournal, latest: Instant) {
 
 #[tokio::test(start_paused = true)]
 async fn random_sagas_end_and_the_books_balance() {
-    let mut ends = BTreeMap::new();
+    let mut seen = Seen::default();
     for seed in 0..sagas().div_ceil(TOGETHER) {
-        live_through(seed, &mut ends).await;
+        live_through(seed, &mut seen).await;
     }
-    println!(
-        "figure: random sagas whose books balance: {}",
-        ends.values().sum::<u64>()
-    );
-    println!("ends: {ends:?}");
-    assert!(ends.len() == 3, "{ends:?}");
+    let all: u64 = seen.ends.values().sum();
+    println!("figure: random sagas whose books balance: {all}");
+    println!("{seen:?}");
+    // Otherwise little was tried.
+    let rarest = seen.ends.values().chain([&seen.taken_over, &seen.cancelled]).min();
+    assert!(seen.ends.len() == 3 && rarest > Some(&(all / 40)), "{seen:?}");
 }
