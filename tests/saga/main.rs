@@ -8,6 +8,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod admin;
 mod conformance;
 mod defects;
 mod definition;

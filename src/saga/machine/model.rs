@@ -645,7 +645,7 @@ fn plans_for_operators() -> Vec<(String, Plan)> {
                     policy(step);
                     step.answers_by_key = answers;
                 });
-                plans.push((name("pivot"), plan(vec![once("a", Compensatable, &as_is), pivot])));
+                plans.push((name("pivot"), plan(vec![pivot, once("c", Retriable, &as_is)])));
             }
             let retriable = once("c", Retriable, &policy);
             plans.push((name("retriable"), plan(vec![once("b", Pivot, &as_is), retriable])));

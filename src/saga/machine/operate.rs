@@ -407,6 +407,43 @@ mod tests {
     }
 
     #[test]
+    fn a_pivot_that_will_never_happen_turns_the_saga_back() {
+        let step = "p".to_owned();
+        let next = next("Sa +a Sb +b Sp ?p F", Verb::ResolveNever { step: step.clone() });
+        let reason = Reason::Failed { step };
+        assert_eq!(next, Next::Unwind { reason });
+    }
+
+    #[test]
+    fn a_hook_that_could_not_say_is_asked_again() {
+        let mut plan = plan();
+        let hook = |step: &StepPlan| StepPlan {
+            can_reconcile: true,
+            when_unknown: WhenUnknown::Stick,
+            ..step.clone()
+        };
+        plan.steps = plan.steps.iter().map(hook).collect();
+        let mut state = after("Sa F");
+        let step = || "a".to_owned();
+        for verb in [Verb::Compensate, Verb::Compensate, Verb::Retry { force: false }] {
+            state.operate(&plan, &verb).expect("permitted");
+            let next = decide(&plan, &state, Circumstances::default());
+            assert_eq!(next, Next::Reconcile { step: 0 }, "{verb:?}");
+            let reality = Reality::Unknown;
+            for event in [
+                Event::Reconciled { step: step(), reality },
+                Event::Finished {
+                    end: SagaEnd::Stuck,
+                    obstacle: Some(Obstacle::NotUndone),
+                },
+            ] {
+                state.apply(&plan, &event);
+            }
+        }
+        assert!(!state.corrupt);
+    }
+
+    #[test]
     fn of_several_undos_only_the_one_that_failed_is_run_again() {
         let log = "Sa +a Sb +b Sp -p Up sb xb sa ~a F";
         let undo = |step| Next::Undo {
