@@ -185,7 +185,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::super::super::event::{Event, Known, Obstacle};
-    use super::super::super::plan::{StepKind, StepPlan, WhenInterrupted};
+    use super::super::super::plan::{StepKind, StepPlan, WhenInterrupted, WhenUnknown};
     use super::super::{Circumstances, Next, decide, model};
     use super::*;
 
