@@ -74,36 +74,60 @@ impl<'a> SagaOperator<'a> {
 
     /// What failed for good is tried again, with all its attempts: the step that the saga has stopped at, or every undo
     /// that failed. Hooks are asked again. A request to turn back, and a deadline that has passed, still count.
+    ///
+    /// # Errors
+    ///
+    /// See [`SagaOperator`].
     pub async fn retry(&self, id: SagaId) -> Result<SagaStatus, AdminError> {
         self.decide(id, Verb::Retry { force: false }).await
     }
 
     /// As [`retry`](Self::retry), also where the key of the step is so old that its participant may have forgotten it,
     /// and would do it a second time: the operator has looked, or it does no harm.
+    ///
+    /// # Errors
+    ///
+    /// See [`SagaOperator`].
     pub async fn force_retry(&self, id: SagaId) -> Result<SagaStatus, AdminError> {
         self.decide(id, Verb::Retry { force: true }).await
     }
 
     /// The saga turns back, if its pivot has not happened and cannot have; going back already, every undo that failed is
     /// tried again, and nothing that is undone is undone again.
+    ///
+    /// # Errors
+    ///
+    /// See [`SagaOperator`].
     pub async fn compensate(&self, id: SagaId) -> Result<SagaStatus, AdminError> {
         self.decide(id, Verb::Compensate).await
     }
 
     /// The truth about a step: its effect has happened; somebody may have done it by hand. The context stays as it was
     /// before the step: what the step would have found out is not there.
+    ///
+    /// # Errors
+    ///
+    /// See [`SagaOperator`].
     pub async fn resolve_done(&self, id: SagaId, step: &str) -> Result<SagaStatus, AdminError> {
         let step = step.to_owned();
         self.decide(id, Verb::ResolveDone { step }).await
     }
 
     /// The truth about a step: its effect has not happened and never will, or was taken back by hand.
+    ///
+    /// # Errors
+    ///
+    /// See [`SagaOperator`].
     pub async fn resolve_never(&self, id: SagaId, step: &str) -> Result<SagaStatus, AdminError> {
         let step = step.to_owned();
         self.decide(id, Verb::ResolveNever { step }).await
     }
 
     /// What could not be undone is left as it is. The others are undone; the saga then ends abandoned, not compensated.
+    ///
+    /// # Errors
+    ///
+    /// See [`SagaOperator`].
     pub async fn skip(&self, id: SagaId, step: &str) -> Result<SagaStatus, AdminError> {
         let step = step.to_owned();
         self.decide(id, Verb::Skip { step }).await
@@ -111,6 +135,10 @@ impl<'a> SagaOperator<'a> {
 
     /// The saga is given up as it is, wherever it stands: nothing more is done for it. One that was given up before is
     /// left as it is.
+    ///
+    /// # Errors
+    ///
+    /// See [`SagaOperator`].
     pub async fn abandon(&self, id: SagaId) -> Result<SagaStatus, AdminError> {
         let loaded = self.admin.load(id).await?;
         if loaded.head.status == SagaStatus::Abandoned {
@@ -124,6 +152,10 @@ impl<'a> SagaOperator<'a> {
     /// Where somebody drives the saga, they are asked to turn it back, and the answer is
     /// [`Running`](SagaStatus::Running): the step in flight is awaited first. The events then say that it was cancelled,
     /// but not who asked.
+    ///
+    /// # Errors
+    ///
+    /// See [`SagaOperator`].
     pub async fn cancel(&self, id: SagaId) -> Result<SagaStatus, AdminError> {
         let loaded = self.admin.load(id).await?;
         if loaded.head.status == SagaStatus::Compensating {

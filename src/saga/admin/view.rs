@@ -76,7 +76,7 @@ impl Inspection {
                 event: event.clone(),
             }
         });
-        let contexts = loaded.entries.iter().rev();
+        let mut contexts = loaded.entries.iter().rev();
         Self {
             timeline: timeline.collect(),
             head: loaded.head.clone(),
@@ -85,7 +85,7 @@ impl Inspection {
             obstacle: standing.obstacle(),
             unresolved: standing.unresolved(),
             verbs: standing.verbs(),
-            context: contexts.filter_map(|stored| stored.entry.context.clone()).next(),
+            context: contexts.find_map(|stored| stored.entry.context.clone()),
         }
     }
 

@@ -227,6 +227,9 @@ impl Explorer<'_> {
             "started before those before it: {world:?}"
         );
         let name = self.name(step);
+        if self.plan.steps[step].local {
+            return self.run_in_transaction(world, step, &name);
+        }
         let started = self.after(world, &Event::Started { step: name.clone() });
         let before = started.truth[step];
         // The process dies: before the request, after it, or while it is under way.
@@ -266,6 +269,25 @@ impl Explorer<'_> {
                     self.visit(failed);
                 }
             }
+        }
+    }
+
+    /// The effect and its event are committed together: nothing is ever in doubt.
+    fn run_in_transaction(&mut self, world: &World, step: usize, name: &str) {
+        let step_name = || name.to_owned();
+        let mut succeeded = self.after(world, &Event::Succeeded { step: step_name() });
+        succeeded.truth[step] = Truth::Happened;
+        succeeded.pivot_succeeded |= self.plan.steps[step].kind == StepKind::Pivot;
+        self.visit(succeeded);
+        for retryable in [false, true] {
+            let failed = Event::Failed {
+                step: step_name(),
+                effect: Effect::None,
+                retryable,
+                settles: false,
+                error: String::new(),
+            };
+            self.visit(self.after(world, &failed));
         }
     }
 
@@ -609,6 +631,13 @@ fn plans_for_operators() -> Vec<(String, Plan)> {
             once("c", Retriable, &as_is),
         ]),
     ));
+    let local = |step: &mut StepPlan| step.local = true;
+    for (kind, then) in [(Compensatable, Compensatable), (Pivot, Retriable)] {
+        plans.push((
+            format!("{kind:?} in a transaction"),
+            plan(vec![once("a", kind, &local), once("b", then, &local)]),
+        ));
+    }
     for interrupted in [
         WhenInterrupted::Rerun,
         WhenInterrupted::Reconcile,

@@ -50,6 +50,7 @@ pub(crate) enum Direction {
 
 /// The whole.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::struct_excessive_bools, reason = "each says something of its own")]
 pub(crate) struct State {
     pub(crate) steps: Vec<StepState>,
     pub(crate) direction: Direction,
@@ -193,6 +194,22 @@ impl State {
                 self.obstacle = *obstacle;
             }
         }
+        Some(())
+    }
+
+    fn start(&mut self, plan: &Plan, step: &str) -> Option<()> {
+        let index = self.forward(plan, step)?;
+        (!plan.steps[index].local).then_some(())?;
+        self.steps[..index].iter().all(StepState::is_done).then_some(())?;
+        let step = &mut self.steps[index];
+        match step.phase {
+            Phase::Untouched | Phase::Failed { .. } | Phase::Reconciled(Reality::NotDone | Reality::Unknown) => {}
+            // It was interrupted: that run may have had the effect.
+            Phase::Started => step.maybe = true,
+            _ => return None,
+        }
+        step.phase = Phase::Started;
+        step.reconciled = false;
         Some(())
     }
 
