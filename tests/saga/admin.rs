@@ -432,6 +432,47 @@ async fn of_two_operators_one_decides() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_decides_about_what_has_changed_meanwhile_is_refused() {
+    let journal = MemoryJournal::new();
+    let started = r#"{"event":"started","step":"a"}"#;
+    let stuck = r#"{"event":"finished","end":"stuck","obstacle":"interrupted"}"#;
+    let id = written(&journal, 1, &[PLAN, started, stuck]).await;
+    let slow = Faulty::new(journal.clone());
+    slow.inject(Call::ClaimOne, 1..=1, Fault::RequestDelayed(Duration::from_secs(1)));
+    let (slow, admin) = (SagaAdmin::new(slow), SagaAdmin::new(journal.clone()));
+    let (ada, bob) = (admin.by("ada", "one").unwrap(), slow.by("bob", "two").unwrap());
+    let (late, first) = tokio::join!(bob.resolve_done(id, "a"), ada.compensate(id));
+    assert_eq!(first.unwrap(), SagaStatus::Compensating);
+    assert_eq!(refusal(late.unwrap_err()).refusal, Refusal::NotStuck);
+    let loaded = journal.load(id).await.unwrap().unwrap();
+    assert_eq!(loaded.entries.len(), 4);
+    assert!(!loaded.head.is_held(loaded.now));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_forgives_the_crashes_before_it() {
+    let journal = MemoryJournal::new();
+    let id = written(
+        &journal,
+        1,
+        &[PLAN, r#"{"event":"finished","end":"stuck","obstacle":"crash_loop"}"#],
+    )
+    .await;
+    let lease = Duration::from_secs(1);
+    for n in 1..=3 {
+        // Whoever claims it is lost: here they are operators' tools that die.
+        journal.claim_one(id, OwnerId([n; 16]), lease).await.unwrap();
+        sleep(lease).await;
+    }
+    let recoveries = async || journal.load(id).await.unwrap().unwrap().head.recoveries;
+    assert_eq!(recoveries().await, 2);
+    let admin = SagaAdmin::new(journal.clone());
+    let ada = admin.by("ada", "the code is repaired").unwrap();
+    ada.retry(id).await.unwrap();
+    assert_eq!(recoveries().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_and_why_have_to_be_said() {
     let admin = SagaAdmin::new(MemoryJournal::new());
     let long = "x".repeat(2_001);
@@ -518,6 +559,11 @@ async fn a_key_that_may_be_forgotten_needs_force() {
     let verbs = admin.inspect(id).await.unwrap().verbs;
     assert_eq!(verbs.first(), Some(&Verb::Retry { force: true }));
     assert_eq!(ada.force_retry(id).await.unwrap(), SagaStatus::Running);
+    let loaded = journal.load(id).await.unwrap().unwrap();
+    assert!(
+        loaded.head.is_due(loaded.now),
+        "whoever can drive it may have it at once"
+    );
     assert!(matches!(ada.force_retry(id).await, Err(AdminError::Refused(_))));
 }
 
