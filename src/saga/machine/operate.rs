@@ -415,6 +415,17 @@ mod tests {
     }
 
     #[test]
+    fn what_never_happened_is_in_doubt_no_more() {
+        let step = || "r".to_owned();
+        let mut state = after("Sa +a Sb +b Sp +p Sr ?r F");
+        for verb in [Verb::ResolveNever { step: step() }, Verb::Retry { force: false }] {
+            state.operate(&plan(), &verb).expect("permitted");
+            assert!(!state.steps[3].is_unknown(), "{verb:?}");
+            state.end = Some(SagaEnd::Stuck);
+        }
+    }
+
+    #[test]
     fn a_hook_that_could_not_say_is_asked_again() {
         let mut plan = plan();
         let hook = |step: &StepPlan| StepPlan {
