@@ -452,6 +452,17 @@ mod tests {
             }
         }
         assert!(!state.corrupt);
+        // On the way forward too, where a key that is too old keeps the step from being run again.
+        let mut state = after("Sa");
+        let reality = Reality::Unknown;
+        state.apply(&plan, &Event::Reconciled { step: step(), reality });
+        state.end = Some(SagaEnd::Stuck);
+        state.operate(&plan, &Verb::Retry { force: false }).expect("permitted");
+        let old = Circumstances {
+            key_expired: true,
+            stop: None,
+        };
+        assert_eq!(decide(&plan, &state, old), Next::Reconcile { step: 0 });
     }
 
     #[test]
