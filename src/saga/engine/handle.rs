@@ -216,8 +216,8 @@ impl<C: Clone + Send + Sync + 'static> IntoFuture for DurableSaga<C> {
 
 impl<C> Drop for DurableSaga<C> {
     fn drop(&mut self) {
-        let watches = std::mem::replace(&mut self.ending, watch::channel(None).1);
-        self.ends.unwatch(self.id, watches);
+        let receiver = std::mem::replace(&mut self.ending, watch::channel(None).1);
+        self.ends.unwatch(self.id, receiver);
         if !self.cancel_on_drop {
             return;
         }

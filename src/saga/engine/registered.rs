@@ -37,7 +37,7 @@ pub(crate) trait Ends<C>: Send + Sync {
     fn end(&self, loaded: &Loaded) -> Ending<C>;
     fn watch(&self, id: SagaId) -> watch::Receiver<Ending<C>>;
     /// Takes the receiver along, so that the last one of a saga is known to be the last.
-    fn unwatch(&self, id: SagaId, watches: watch::Receiver<Ending<C>>);
+    fn unwatch(&self, id: SagaId, receiver: watch::Receiver<Ending<C>>);
 }
 
 impl<C: SagaData, D: Send + Sync + 'static> Registered<C, D> {
@@ -240,9 +240,9 @@ impl<C: SagaData, D: Send + Sync + 'static> Ends<C> for Registered<C, D> {
             .subscribe()
     }
 
-    fn unwatch(&self, id: SagaId, watches: watch::Receiver<Ending<C>>) {
+    fn unwatch(&self, id: SagaId, receiver: watch::Receiver<Ending<C>>) {
         let mut watchers = self.watchers();
-        drop(watches);
+        drop(receiver);
         if watchers.get(&id).is_some_and(|watcher| watcher.receiver_count() == 0) {
             watchers.remove(&id);
         }

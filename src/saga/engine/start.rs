@@ -204,7 +204,7 @@ impl<C: SagaData, D: Send + Sync + 'static> Beginning<C, D> {
     async fn begin(self, reply: Reply, entering: Entering) {
         let (core, saga) = (&self.core, Arc::clone(&self.registered.saga));
         // A lease counts from the first try.
-        let sent = Instant::now();
+        let asked = Instant::now();
         let created = self.create().await;
         if self.permit.is_none() && !matches!(created, Ok(Created::New)) {
             core.unqueue();
@@ -244,7 +244,7 @@ impl<C: SagaData, D: Send + Sync + 'static> Beginning<C, D> {
             let step = saga.code[0].name.as_ref().to_owned();
             saga.emit(id, &Event::Started { step });
         }
-        let flight = Flight::new(id, 1, core.origin, sent, core.settings.lease, false);
+        let flight = Flight::new(id, 1, core.origin, asked, core.settings.lease, false);
         let seat = core.seat(flight, permit);
         drop(entering);
         let _ = reply.send(Ok(None));

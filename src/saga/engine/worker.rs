@@ -39,7 +39,7 @@ async fn claim(core: &Arc<Core>) -> bool {
     let (false, Some(entering)) = (permits.is_empty(), core.enter()) else {
         return false;
     };
-    let sent = Instant::now();
+    let asked = Instant::now();
     let answer = ask(core, permits.len(), entering);
     let (claimed, entering) = match timeout(core.settings.lease / 3, answer).await {
         Ok(Ok((Ok(claimed), entering))) => (claimed, entering),
@@ -65,7 +65,7 @@ async fn claim(core: &Arc<Core>) -> bool {
     }
     for claimed in claimed {
         if let Some(permit) = permits.pop() {
-            begin(core, claimed, permit, sent);
+            begin(core, claimed, permit, asked);
         }
     }
     full
@@ -106,8 +106,8 @@ async fn give_back(core: &Core, claimed: &[Claimed]) {
     core.release(&leases).await;
 }
 
-/// Drives a saga whose claim was sent at `sent`.
-fn begin(core: &Arc<Core>, claimed: Claimed, permit: OwnedSemaphorePermit, sent: Instant) {
+/// Drives a saga whose claim was sent at `asked`.
+fn begin(core: &Arc<Core>, claimed: Claimed, permit: OwnedSemaphorePermit, asked: Instant) {
     let head = &claimed.head;
     let Some(drive) = core.registered(&head.definition) else {
         return;
@@ -127,7 +127,7 @@ fn begin(core: &Arc<Core>, claimed: Claimed, permit: OwnedSemaphorePermit, sent:
         metrics::counter!("steadfast.saga.recoveries", "saga" => head.definition.name.clone()).increment(1);
     }
     let lease = core.settings.lease;
-    let flight = Flight::new(head.id, head.epoch, core.origin, sent, lease, head.is_suspect());
+    let flight = Flight::new(head.id, head.epoch, core.origin, asked, lease, head.is_suspect());
     let seat = core.seat(flight, permit);
     core.runtime.spawn(drive.drive(claimed, seat));
 }
@@ -157,7 +157,7 @@ async fn renew_all(core: &Core, limit: Duration) -> bool {
         return true;
     }
     let sagas: Vec<_> = flights.values().map(|flight| (flight.id, flight.epoch)).collect();
-    let sent = Instant::now();
+    let asked = Instant::now();
     let renewed = timeout(limit, core.journal.renew(core.owner, core.settings.lease, &sagas)).await;
     let Ok(Ok(renewals)) = renewed else {
         tracing::warn!(target: "steadfast::saga", "the journal does not answer: no lease was renewed");
@@ -168,7 +168,7 @@ async fn renew_all(core: &Core, limit: Duration) -> bool {
             continue;
         };
         if renewal.held {
-            flight.renewed(sent);
+            flight.renewed(asked);
             if renewal.cancel {
                 flight.cancel.request();
             }

@@ -12,7 +12,7 @@ use steadfast::saga::{Event, Saga, SagaEnd, SagaId, Step};
 use super::world::{Bench, Fate, Order, World, at_once, key, saga, secs};
 
 /// How many resumptions a plain test run does at least; `RESUMPTIONS` asks for more.
-const RESUMPTIONS: u32 = 5_000;
+const RESUMPTIONS: u32 = 2_000;
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
