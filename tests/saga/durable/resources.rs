@@ -1,7 +1,7 @@
 //! What a saga under way costs.
 
 use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use steadfast::saga::SagaEnd;
 
@@ -116,7 +116,7 @@ async fn a_wait_that_is_dropped_at_any_point_loses_nothing() {
             {
                 let mut wait = pin!(started.wait());
                 for _ in 0..polls {
-                    if let Poll::Ready(_) = wait.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                    if wait.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
                         break;
                     }
                     tokio::time::sleep(std::time::Duration::from_millis(1)).await;

@@ -1,6 +1,7 @@
 //! From every prefix of what was written of many sagas, the saga is resumed.
 //!
-//! A prefix that ends in a start says that the process died there: the effect may have happened or not. Both are played.
+//! A prefix that ends in a start says that the process died there: the effect may have happened or not. Both are played;
+//! and that it has, and the next run is refused without an effect of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -21,6 +22,15 @@ enum Kind {
     ReadOnly,
     Pivot,
     Retriable,
+}
+
+/// What became of what was started last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    Never,
+    Happened,
+    /// It has happened, and the step is refused from now on.
+    HappenedAndRefuses,
 }
 
 /// A saga that was drawn: the kind of each step, how its runs end, and how its undos do.
@@ -81,6 +91,11 @@ impl Drawn {
         saga(steps).build().unwrap()
     }
 
+    fn refuses(&mut self, step: &str) {
+        let at = NAMES.iter().position(|name| *name == step).unwrap();
+        self.0[at].1 = Fate::Refuses;
+    }
+
     /// What lives if every step has happened, or every step before the pivot has not.
     fn acts(&self, step: &str) -> bool {
         let at = NAMES.iter().position(|name| *name == step).unwrap();
@@ -113,29 +128,35 @@ fn event(stored: &StoredEntry) -> Event {
     serde_json::from_slice(&stored.entry.event).unwrap()
 }
 
-/// The participants as a prefix leaves them: `last` says whether what was started last has happened.
-fn replay(drawn: &Drawn, id: SagaId, prefix: &[StoredEntry], last: bool) -> World {
+/// The participants as a prefix leaves them.
+fn replay(drawn: &Drawn, id: SagaId, prefix: &[StoredEntry], last: Last) -> World {
     let world = World::default();
     for (at, stored) in prefix.iter().enumerate() {
         let is_last = at + 1 == prefix.len();
         match event(stored) {
-            Event::Started { step } if drawn.acts(&step) && (!is_last || last) => {
+            Event::Started { step } if drawn.acts(&step) && (!is_last || last != Last::Never) => {
                 world.place(format!("{id}:1:{step}:do"));
             }
             Event::UndoSucceeded { step } => world.close(&format!("{id}:1:{step}:do")),
-            Event::UndoStarted { step, .. } if is_last && last => world.close(&format!("{id}:1:{step}:do")),
+            Event::UndoStarted { step, .. } if is_last && last != Last::Never => {
+                world.close(&format!("{id}:1:{step}:do"))
+            }
             _ => {}
         }
     }
     world
 }
 
-async fn resume(drawn: &Drawn, head: &Head, prefix: &[StoredEntry], last: bool) -> SagaEnd {
+async fn resume(drawn: &Drawn, head: &Head, prefix: &[StoredEntry], last: Last) -> SagaEnd {
     let id = head.id;
     let bench = Bench {
         book: Arc::default(),
         world: replay(drawn, id, prefix, last),
     };
+    let mut drawn = drawn.clone();
+    if let (Last::HappenedAndRefuses, Event::Started { step }) = (last, event(&prefix[prefix.len() - 1])) {
+        drawn.refuses(&step);
+    }
     let saga = drawn.build(&bench.world);
     let new = NewSaga {
         id,
@@ -151,7 +172,7 @@ async fn resume(drawn: &Drawn, head: &Head, prefix: &[StoredEntry], last: bool) 
     let process = bench.process(&saga);
     let end = bench.rests(id, secs(600)).await;
     let told = format!(
-        "{drawn:?} from {} events: {} ({})",
+        "{drawn:?} {last:?} from {} events: {} ({})",
         prefix.len(),
         bench.book.of(id),
         bench.world.calls()
@@ -181,7 +202,7 @@ async fn from_every_prefix_of_what_was_written_a_saga_comes_to_a_good_end() {
         sagas += 1;
         // The last event is the end: nothing is resumed after it.
         for prefix in (1..log.len()).map(|length| &log[..length]) {
-            for last in [false, true] {
+            for last in [Last::Never, Last::Happened, Last::HappenedAndRefuses] {
                 let end = resume(&drawn, &head, prefix, last).await;
                 let at = match end {
                     SagaEnd::Completed => 0,

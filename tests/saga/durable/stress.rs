@@ -98,6 +98,12 @@ fn sagas_of_a_runtime_that_was_shut_down_end_in_another() {
     }
 }
 
+/// Keeps a thread of the runtime from anything else.
+#[allow(clippy::disallowed_methods, reason = "it is to block")]
+fn block(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// Two engines with short leases, on threads that are busier than the leases are long.
 #[test]
 fn leases_that_run_out_on_a_busy_machine_cost_no_books() {
@@ -121,7 +127,7 @@ fn leases_that_run_out_on_a_busy_machine_cost_no_books() {
         let hog = tokio::spawn(async {
             for _ in 0..10 {
                 tokio::task::yield_now().await;
-                std::thread::sleep(Duration::from_millis(150));
+                block(Duration::from_millis(150));
             }
         });
         let mut all = Vec::new();

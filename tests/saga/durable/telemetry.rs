@@ -36,7 +36,10 @@ impl<'a> MakeWriter<'a> for Lines {
 fn observed(work: impl AsyncFnOnce()) -> (HashMap<String, u64>, String) {
     let (recorder, lines) = (DebuggingRecorder::new(), Lines::default());
     let snapshotter = recorder.snapshotter();
-    let subscriber = tracing_subscriber::fmt()
+    // With a single subscriber, a thread of another test that came first would have it cached that nobody listens.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE);
+    let subscriber = subscriber
         .with_writer(lines.clone())
         .with_ansi(false)
         .without_time()

@@ -228,6 +228,7 @@ async fn a_context_that_cannot_be_written_leaves_its_step_in_doubt() {
         #[serde(serialize_with = "refuse_seven")]
         number: u32,
     }
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
     fn refuse_seven<S: serde::Serializer>(number: &u32, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::Error as _;
         if *number == 7 {

@@ -278,10 +278,16 @@ impl World {
         world.live.iter().map(step).collect()
     }
 
-    /// Whether no effect lives twice.
+    /// Whether no step of a saga has had its effect under two keys.
     pub(crate) fn once(&self) -> bool {
         let world = self.0.lock().unwrap();
-        (1..world.live.len()).all(|at| !world.live[..at].contains(&world.live[at]))
+        let step = |key: &String| {
+            let parts: Vec<_> = key.split(':').collect();
+            format!("{}:{}", parts[0], parts[2])
+        };
+        let mut steps: Vec<_> = world.live.iter().map(step).collect();
+        steps.sort();
+        steps.windows(2).all(|pair| pair[0] != pair[1])
     }
 
     /// A request that was under way for long arrives.
