@@ -222,10 +222,13 @@ impl<C: SagaData, D: Send + Sync + 'static> Beginning<C, D> {
                 return;
             }
             Err(error) => {
+                let unheard = error.is_retryable();
                 let _ = reply.send(Err(StartError::Journal(error)));
-                if self.permit.is_some() {
-                    // If it was written after all, others need not wait for the end of its lease.
+                if let (Some(permit), true) = (self.permit, unheard) {
+                    drop(permit);
+                    // If it was written after all, nobody need wait for the end of its lease.
                     core.release(&[(id, 1)]).await;
+                    core.wake.notify_one();
                 }
                 return;
             }
