@@ -7,13 +7,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{env, fs, io, process};
 
 use serde::{Deserialize, Serialize};
 use steadfast::Key;
 use steadfast::saga::journal::SqliteJournal;
 use steadfast::saga::{Cx, Saga, SagaEngine, StepResult};
+use tokio::time::Instant;
 
 type AnyError = Box<dyn std::error::Error>;
 
@@ -59,7 +60,9 @@ impl Shop {
         Ok(())
     }
 
-    async fn undo(_: &mut Cx<Order, Self>) -> StepResult {
+    /// Nothing turns back here.
+    async fn undo(cx: &mut Cx<Order, Self>) -> StepResult {
+        tokio::fs::remove_file(cx.deps().ledger.join(cx.action_key().replace(':', "_"))).await?;
         Ok(())
     }
 }

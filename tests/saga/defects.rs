@@ -238,7 +238,7 @@ impl Plain {
         let mut new = new.clone();
         match self.defect {
             Defect::RepeatedCreationIsAnother if new.id == existing.head.id => {
-                return Some(Created::Existing(existing.head.clone()));
+                return Some(Created::Existing(Box::new(existing.head.clone())));
             }
             Defect::RepeatedCreationStartsAgain if new.id == existing.head.id => return None,
             Defect::OtherInputIsTheSame => new.input = existing.head.input,

@@ -38,7 +38,7 @@ impl Head {
         if self.id == new.id {
             Created::New
         } else if self.input == new.input && self.definition.name == new.definition.name {
-            Created::Existing(self.clone())
+            Created::Existing(Box::new(self.clone()))
         } else {
             Created::Conflict
         }
@@ -48,8 +48,8 @@ impl Head {
     /// the same and of the same epoch.
     #[must_use]
     pub fn append(&self, append: &Append, now: Duration) -> Option<Self> {
-        let owned = self.owner.is_some() && self.epoch == append.epoch;
-        if !owned || self.seq != append.seq || append.entries.is_empty() {
+        let current = self.owner.is_some() && self.epoch == append.epoch;
+        if !current || self.seq != append.seq || append.entries.is_empty() {
             return None;
         }
         let (owner, due) = match append.hold {

@@ -142,7 +142,7 @@ pub enum Created {
     /// It exists; if it is driven, then in epoch 1. Also where this very request had been carried out before.
     New,
     /// There is one of that key, started with the same input.
-    Existing(Head),
+    Existing(Box<Head>),
     /// There is one of that key, started with another input, or from a definition of another name.
     Conflict,
 }

@@ -141,7 +141,6 @@ fn forward(plan: &Plan, state: &State, now: Circumstances) -> Next {
         }
         // It has not happened, but may still: it is safe to run it again, and nothing else.
         Phase::Reconciled(Reality::NotDone) if at.failures < planned.attempts.max(1) => start(at.failures),
-        Phase::Reconciled(Reality::Never) => failed(),
         Phase::Reconciled(_) => failed(),
         Phase::Succeeded | Phase::Undoing(_) | Phase::UndoFailed { .. } | Phase::Undone | Phase::Skipped => {
             Next::Corrupt

@@ -197,22 +197,6 @@ impl State {
         Some(())
     }
 
-    fn start(&mut self, plan: &Plan, step: &str) -> Option<()> {
-        let index = self.forward(plan, step)?;
-        (!plan.steps[index].local).then_some(())?;
-        self.steps[..index].iter().all(StepState::is_done).then_some(())?;
-        let step = &mut self.steps[index];
-        match step.phase {
-            Phase::Untouched | Phase::Failed { .. } | Phase::Reconciled(Reality::NotDone | Reality::Unknown) => {}
-            // It was interrupted: that run may have had the effect.
-            Phase::Started => step.maybe = true,
-            _ => return None,
-        }
-        step.phase = Phase::Started;
-        step.reconciled = false;
-        Some(())
-    }
-
     fn forward(&self, plan: &Plan, step: &str) -> Option<usize> {
         (self.direction == Direction::Forward).then_some(())?;
         plan.index(step)

@@ -80,7 +80,7 @@ pub(super) async fn a_key_has_one_saga(bench: &Bench) -> Check {
         };
         for same_input in [&again, &newer] {
             let answer = bench.handle(1).create(same_input).await?;
-            same("the same input", &answer, &Created::Existing(head.clone()))?;
+            same("the same input", &answer, &Created::Existing(Box::new(head.clone())))?;
         }
         let other_input = NewSaga {
             input: [2; 32],

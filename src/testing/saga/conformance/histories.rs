@@ -143,7 +143,7 @@ impl History {
             new.input = [7; 32];
         }
         let timeless = |created: Created, now| match created {
-            Created::Existing(head) => Created::Existing(timeless(&head, now)),
+            Created::Existing(head) => Created::Existing(Box::new(timeless(&head, now))),
             other => other,
         };
         let got = journal.create(&new).await?;

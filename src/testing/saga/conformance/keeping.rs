@@ -67,7 +67,11 @@ pub(super) async fn events_are_cleared_before_keys(bench: &Bench) -> Check {
                 ..new.clone()
             };
             let existing = bench.journal.create(&again).await?;
-            same("the same key and input", &existing, &Created::Existing(head.clone()))?;
+            same(
+                "the same key and input",
+                &existing,
+                &Created::Existing(Box::new(head.clone())),
+            )?;
             same("what the key finds", &bench.journal.find(new.key).await?, &Some(head))?;
             let other = NewSaga {
                 input: [2; 32],
