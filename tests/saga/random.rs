@@ -106,7 +106,7 @@ enum Incident {
     Die(usize),
 }
 
-async fn live_through(seed: u64, seen: &mut Seen) {
+async fn live_through(seed: u64, sight: &mut Seen) {
     let mut dice = Dice::of(&[seed, 0x11fe]);
     let (world, shared) = (World::default(), MemoryJournal::new());
     let sagas: Vec<_> = (0..TOGETHER).map(|n| draw(seed * TOGETHER + n, &world)).collect();
@@ -167,9 +167,9 @@ async fn live_through(seed: u64, seen: &mut Seen) {
     sleep(LATEST).await;
     for (drawn, (id, end)) in sagas.iter().zip(ended) {
         let loaded = shared.load(id).await.unwrap().unwrap();
-        seen.ends.entry(end.name()).or_default().add_assign(1);
-        seen.taken_over += u64::from(loaded.entries.iter().any(|stored| stored.epoch > 1));
-        seen.cancelled += u64::from(loaded.head.cancel);
+        sight.ends.entry(end.name()).or_default().add_assign(1);
+        sight.taken_over += u64::from(loaded.entries.iter().any(|stored| stored.epoch > 1));
+        sight.cancelled += u64::from(loaded.head.cancel);
         let events = events(&loaded);
         let right = in_order(&events)
             .and_then(|()| balances(&world, &drawn.facts, id, &end))

@@ -366,7 +366,7 @@ impl Explorer<'_> {
             Verb::Cancel,
             Verb::Abandon,
         ] {
-            self.say(world.clone(), verb);
+            self.say(world, &verb);
         }
         let forward = world.state.direction == Direction::Forward;
         for step in 0..self.plan.steps.len() {
@@ -384,19 +384,19 @@ impl Explorer<'_> {
             let truth = world.truth[step];
             // On the way forward they may have done by hand what the step should have.
             if forward || truth == Truth::Happened {
-                self.say(with(Truth::Happened), done);
+                self.say(&with(Truth::Happened), &done);
             }
             // They have looked, or have taken it back by hand, or have had what is under way stopped.
-            self.say(with(Truth::Closed), never.clone());
+            self.say(&with(Truth::Closed), &never);
             if truth == Truth::Nothing {
-                self.say(world.clone(), never);
+                self.say(world, &never);
             }
-            self.say(world.clone(), skip);
+            self.say(world, &skip);
         }
     }
 
-    fn say(&mut self, world: World, verb: Verb) {
-        let permitted = world.state.permits(self.plan, &verb);
+    fn say(&mut self, world: &World, verb: &Verb) {
+        let permitted = world.state.permits(self.plan, verb);
         let mut next = world.clone();
         let event = Event::Operator {
             who: String::new(),
@@ -410,7 +410,7 @@ impl Explorer<'_> {
         }
         next.operated += 1;
         let open = world.state.steps.iter().position(|step| !step.is_done());
-        match &verb {
+        match verb {
             Verb::Retry { force } => next.forced = open.filter(|_| *force),
             Verb::ResolveDone { step } if world.state.direction == Direction::Forward => {
                 let step = self.plan.index(step).expect("a step");

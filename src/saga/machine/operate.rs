@@ -268,6 +268,7 @@ mod tests {
 
     /// The table at the top of this module, cell by cell; `None` is permitted.
     #[test]
+    #[allow(clippy::too_many_lines, reason = "it is one table")]
     fn the_table_says_what_is_permitted() {
         use Refusal::{Ended, Forward, NotStuck, PastPivot, Stuck, TurnedBack};
         let not_open = |step: &str| Some(Refusal::NotOpen { step: step.to_owned() });
@@ -381,9 +382,9 @@ mod tests {
     }
 
     /// What the saga does next, once an operator has said so.
-    fn next(log: &str, verb: Verb) -> Next {
+    fn next(log: &str, verb: &Verb) -> Next {
         let mut state = after(log);
-        state.operate(&plan(), &verb).expect("permitted");
+        state.operate(&plan(), verb).expect("permitted");
         decide(&plan(), &state, Circumstances::default())
     }
 
@@ -391,14 +392,14 @@ mod tests {
     fn what_failed_is_tried_again_with_all_its_attempts() {
         let retry = || Verb::Retry { force: false };
         let again = |step| Next::Start { step, failures: 0 };
-        assert_eq!(next("Sa F", retry()), again(0));
-        assert_eq!(next("Sa +a Sb +b Sp ?p F", retry()), again(2));
-        assert_eq!(next("Sa +a Sb +b Sp +p Sr -r F", retry()), again(3));
+        assert_eq!(next("Sa F", &retry()), again(0));
+        assert_eq!(next("Sa +a Sb +b Sp ?p F", &retry()), again(2));
+        assert_eq!(next("Sa +a Sb +b Sp +p Sr -r F", &retry()), again(3));
         // Also what its crashes have kept from its start, or from its end.
-        assert_eq!(next("Sa +a K", retry()), again(1));
+        assert_eq!(next("Sa +a K", &retry()), again(1));
         let all = "Sa +a Sb +b Sp +p Sr +r K";
         assert!(matches!(
-            next(all, retry()),
+            next(all, &retry()),
             Next::Finish {
                 end: SagaEnd::Completed,
                 ..
@@ -409,7 +410,7 @@ mod tests {
     #[test]
     fn a_pivot_that_will_never_happen_turns_the_saga_back() {
         let step = "p".to_owned();
-        let next = next("Sa +a Sb +b Sp ?p F", Verb::ResolveNever { step: step.clone() });
+        let next = next("Sa +a Sb +b Sp ?p F", &Verb::ResolveNever { step: step.clone() });
         let reason = Reason::Failed { step };
         assert_eq!(next, Next::Unwind { reason });
     }
@@ -474,7 +475,7 @@ mod tests {
             failures: 0,
         };
         for verb in [Verb::Compensate, Verb::Retry { force: false }] {
-            assert_eq!(next(log, verb), undo(1));
+            assert_eq!(next(log, &verb), undo(1));
         }
         let mut again = after(log);
         again.operate(&plan(), &Verb::Compensate).expect("permitted");
@@ -503,7 +504,7 @@ mod tests {
     #[test]
     fn what_is_skipped_ends_abandoned_and_never_compensated() {
         let log = "Sa +a Sb +b Sp -p Up sb xb sa ~a F";
-        let end = next(log, Verb::Skip { step: "b".to_owned() });
+        let end = next(log, &Verb::Skip { step: "b".to_owned() });
         assert!(
             matches!(
                 end,
@@ -514,7 +515,7 @@ mod tests {
             ),
             "{end:?}"
         );
-        let end = next(log, Verb::ResolveNever { step: "b".to_owned() });
+        let end = next(log, &Verb::ResolveNever { step: "b".to_owned() });
         assert!(
             matches!(
                 end,
@@ -530,7 +531,7 @@ mod tests {
     #[test]
     fn a_saga_that_was_given_up_does_nothing_more_even_if_its_end_was_not_written() {
         for log in ["Sa", "Sa F", "Sa +a Sb -b Ub"] {
-            let end = next(log, Verb::Abandon);
+            let end = next(log, &Verb::Abandon);
             assert!(
                 matches!(
                     end,

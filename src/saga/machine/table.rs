@@ -305,8 +305,8 @@ fn forward_an_interrupted_step_is_run_again_asked_about_turned_back_or_left_as_i
         (WhenInterrupted::Stick, false, "stuck, Interrupted"),
     ] {
         let step = StepPlan {
-            when_interrupted,
             can_reconcile,
+            when_interrupted,
             ..plain()
         };
         let next = decide(&plan(step), &state(at(Phase::Started), Direction::Forward), CALM);

@@ -215,7 +215,7 @@ impl Both {
     async fn answer(&self, journal: &dyn Journal, began: Duration, operation: &Operation) -> String {
         match operation {
             Operation::Create(new) => match journal.create(new).await.unwrap() {
-                Created::Existing(head) => format!("{:?}", since(began, head)),
+                Created::Existing(head) => format!("{:?}", since(began, *head)),
                 answer => format!("{answer:?}"),
             },
             Operation::Append(_, _, _, append) => format!("{:?}", journal.append(append).await.unwrap()),

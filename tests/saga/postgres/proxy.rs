@@ -18,13 +18,13 @@ impl Proxy {
     /// In front of the server at `port`.
     pub(super) async fn start(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (hold, held) = watch::channel(false);
+        let (hold, is_held) = watch::channel(false);
         let connections = std::sync::Arc::<Mutex<Vec<AbortHandle>>>::default();
         let (own, accepted) = (listener.local_addr().unwrap().port(), connections.clone());
         let accepting = tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                let connection = tokio::spawn(forward(client, port, held.clone()));
+                let connection = tokio::spawn(forward(client, port, is_held.clone()));
                 accepted.lock().unwrap().push(connection.abort_handle());
             }
         });
