@@ -315,6 +315,9 @@ async fn whoever_was_overtaken_writes_nothing() {
     assert_eq!(loaded.entries.len(), 1);
 }
 
+/// Id, name, version, status, number of events, due, error.
+type Shown = (String, String, u32, String, u32, Option<String>, Option<String>);
+
 #[tokio::test]
 async fn views_show_sagas_events_and_contexts_readable() {
     let folder = Folder::new();
@@ -335,7 +338,6 @@ async fn views_show_sagas_events_and_contexts_readable() {
     };
     journal.append(&ended).await.unwrap();
     let connection = Connection::open(folder.file()).unwrap();
-    type Shown = (String, String, u32, String, u32, Option<String>, Option<String>);
     let head: Shown = connection
         .query_row(
             "SELECT id, name, version, status, seq, due, error FROM steadfast_sagas",
