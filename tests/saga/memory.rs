@@ -356,7 +356,7 @@ async fn the_keys_of_a_step_are_the_same_in_every_attempt_and_the_undo_knows_the
     };
     let step = Step::compensatable("charge", note(true), note(false)).attempts(2);
     let ended = Saga::builder("s").with(step).build().unwrap().run(()).await;
-    let id = ended.unwrap_err().report().unwrap().id.clone();
+    let id = ended.unwrap_err().report().unwrap().id;
     let (action, undo) = (format!("{id}:1:charge:do"), format!("{id}:1:charge:undo"));
     let expected = [
         (action.clone(), action.clone(), 1),

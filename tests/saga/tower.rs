@@ -43,6 +43,7 @@ async fn release(cx: &mut Cx<Order>) -> StepResult {
     Ok(())
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "what folds a response may refuse it")]
 fn kept(cx: &mut Cx<Order>, receipt: String) -> StepResult {
     cx.receipt = Some(receipt);
     Ok(())

@@ -59,6 +59,9 @@ fn quick(step: Step<Order, Arc<Deps>>) -> Step<Order, Arc<Deps>> {
     step.attempts(2).backoff(Backoff::constant(Duration::from_millis(1)))
 }
 
+/// What comes of a step after its effect.
+type Ending = fn(&mut Orders) -> StepResult;
+
 /// A saga of one step, which is a pivot.
 fn one(deps: &Arc<Deps>, step: Step<Order, Arc<Deps>>) -> Saga<Order, Arc<Deps>> {
     let saga = Saga::builder_with("one", Arc::clone(deps)).with(quick(step).as_pivot());
@@ -161,7 +164,6 @@ async fn a_step_that_fails_in_its_transaction_leaves_nothing_and_is_not_undone()
         return;
     };
     let journal = bookings(&database).await;
-    type Ending = fn(&mut Orders) -> StepResult;
     let endings: [(&str, Ending, u32); 4] = [
         ("says_no", |_| Err(StepError::failed("no")), 1),
         ("does_not_know", |_| Err(StepError::unknown("reset")), 2),
