@@ -106,6 +106,7 @@ pub(super) fn is_lost(error: &tokio_postgres::Error) -> bool {
 }
 
 /// Whether the server says no, and the connection goes on: what was to be done is not.
+#[cfg(feature = "saga")]
 pub(crate) fn is_refusal(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some() && !is_lost(error)
 }

@@ -9,8 +9,12 @@ mod handle;
 mod migrate;
 mod settings;
 
-pub(crate) use error::{describe, is_lock_timeout, is_refusal, was_lock_timeout};
+#[cfg(feature = "saga")]
+pub(crate) use error::is_refusal;
+pub(crate) use error::{describe, is_lock_timeout, was_lock_timeout};
 pub use handle::PostgresStorage;
-pub(crate) use handle::{Held, Param};
+#[cfg(feature = "saga")]
+pub(crate) use handle::Held;
+pub(crate) use handle::Param;
 pub(crate) use migrate::script;
 pub(crate) use settings::{BOUNDED, DURABLE, MICROSECOND, SETTINGS, microseconds};
