@@ -12,9 +12,9 @@ mod settings;
 #[cfg(feature = "saga")]
 pub(crate) use error::is_refusal;
 pub(crate) use error::{describe, is_lock_timeout, was_lock_timeout};
-pub use handle::PostgresStorage;
 #[cfg(feature = "saga")]
 pub(crate) use handle::Held;
 pub(crate) use handle::Param;
+pub use handle::PostgresStorage;
 pub(crate) use migrate::script;
 pub(crate) use settings::{BOUNDED, DURABLE, MICROSECOND, SETTINGS, microseconds};
