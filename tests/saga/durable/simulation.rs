@@ -139,7 +139,7 @@ fn replay(drawn: &Drawn, id: SagaId, prefix: &[StoredEntry], last: Last) -> Worl
             }
             Event::UndoSucceeded { step } => world.close(&format!("{id}:1:{step}:do")),
             Event::UndoStarted { step, .. } if is_last && last != Last::Never => {
-                world.close(&format!("{id}:1:{step}:do"))
+                world.close(&format!("{id}:1:{step}:do"));
             }
             _ => {}
         }
