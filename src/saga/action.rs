@@ -58,6 +58,59 @@ impl<C, D, F> Reconcile<C, D> for F where
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// What the methods of a [`DynStep`] give.
+pub type StepFuture<'a> = BoxFuture<'a, StepResult>;
+
+/// What a step does, as a trait object: for steps that are chosen at run time, and for types that keep what they need.
+/// [`Step::object`](super::Step::object) makes a step of it.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use steadfast::saga::{Cx, DynStep, Saga, Step, StepFuture};
+///
+/// struct Reserve {
+///     warehouse: String,
+/// }
+///
+/// impl DynStep<Vec<String>> for Reserve {
+///     fn act<'a>(&'a self, cx: &'a mut Cx<Vec<String>>) -> StepFuture<'a> {
+///         Box::pin(async move {
+///             cx.push(self.warehouse.clone());
+///             Ok(())
+///         })
+///     }
+///
+///     fn undo<'a>(&'a self, cx: &'a mut Cx<Vec<String>>) -> StepFuture<'a> {
+///         Box::pin(async move {
+///             cx.retain(|reserved| *reserved != self.warehouse);
+///             Ok(())
+///         })
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let steps: Vec<Arc<dyn DynStep<Vec<String>>>> = vec![
+///     Arc::new(Reserve { warehouse: "north".into() }),
+///     Arc::new(Reserve { warehouse: "south".into() }),
+/// ];
+/// let mut saga = Saga::builder("stock");
+/// for (n, step) in steps.into_iter().enumerate() {
+///     saga = saga.with(Step::object(format!("reserve-{n}"), step));
+/// }
+/// assert_eq!(saga.build()?.run(Vec::new()).await?, ["north", "south"]);
+/// # Ok(())
+/// # }
+/// ```
+pub trait DynStep<C, D = ()>: Send + Sync + 'static {
+    /// The action.
+    fn act<'a>(&'a self, cx: &'a mut Cx<C, D>) -> StepFuture<'a>;
+
+    /// Takes the action back. Not asked for after the pivot.
+    fn undo<'a>(&'a self, cx: &'a mut Cx<C, D>) -> StepFuture<'a>;
+}
+
 /// Code without its type.
 pub(crate) trait Code<C, D, T>: Send + Sync {
     fn call<'a>(&self, cx: &'a mut Cx<C, D>) -> BoxFuture<'a, T>;
@@ -74,6 +127,25 @@ where
 {
     fn call<'a>(&self, cx: &'a mut Cx<C, D>) -> BoxFuture<'a, T> {
         Box::pin((self.0.clone())(cx))
+    }
+}
+
+/// One of the two things that a trait object does.
+pub(crate) struct Object<C, D> {
+    pub(crate) step: Arc<dyn DynStep<C, D>>,
+    pub(crate) undoes: bool,
+}
+
+impl<C: Send + 'static, D: Send + Sync + 'static> Code<C, D, StepResult> for Object<C, D> {
+    fn call<'a>(&self, cx: &'a mut Cx<C, D>) -> StepFuture<'a> {
+        let (step, undoes) = (Arc::clone(&self.step), self.undoes);
+        Box::pin(async move {
+            if undoes {
+                step.undo(cx).await
+            } else {
+                step.act(cx).await
+            }
+        })
     }
 }
 

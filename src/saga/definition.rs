@@ -332,6 +332,13 @@ fn check<C, D>(saga: &Name, steps: &[Step<C, D>]) -> Result<(), ConfigError> {
                 "a step whose effect may be in doubt: one in a transaction is not",
             );
         }
+        if plan.has_undo && plan.kind != StepKind::Compensatable {
+            return wrong(
+                "undo",
+                &name,
+                "of a step before the pivot that has an effect: no other is undone",
+            );
+        }
         if plan.attempts == 0 {
             return wrong("attempts", &0, "at least 1");
         }

@@ -27,7 +27,7 @@ mod tower;
 #[cfg(feature = "testing")]
 mod twice;
 
-pub use action::{Action, AsyncOnce, Reconcile};
+pub use action::{Action, AsyncOnce, DynStep, Reconcile, StepFuture};
 pub use admin::{
     AdminError, DEFAULT_PAGE, Inspection, MAX_WHO, MAX_WHY, Refused, SagaAdmin, SagaFilter, SagaOperator, SagaPage,
     TimelineEntry,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::action::{Action, Reconcile, SharedCode, action, reconcile};
+use super::action::{Action, DynStep, Object, Reconcile, SharedCode, action, reconcile};
 use super::cx::Cx;
 use super::error::{StepError, StepResult};
 use super::event::Reality;
@@ -85,6 +85,19 @@ impl<C: Send + 'static, D: Send + Sync + 'static> Step<C, D> {
         Self::new(name.into(), StepKind::Retriable, action(act))
     }
 
+    /// A step that a trait object does and takes back. It may be made the [pivot](Self::as_pivot), or
+    /// [retriable](Self::as_retriable): then nothing is taken back.
+    pub fn object(name: impl Into<Cow<'static, str>>, step: Arc<dyn DynStep<C, D>>) -> Self {
+        let act = Object {
+            step: Arc::clone(&step),
+            undoes: false,
+        };
+        let mut made = Self::new(name.into(), StepKind::Compensatable, Arc::new(act));
+        made.code.undo = Some(Arc::new(Object { step, undoes: true }));
+        made.plan.has_undo = true;
+        made
+    }
+
     /// A step that runs in a transaction of the journal; compensatable, without an undo.
     pub(crate) fn local(name: Cow<'static, str>, code: Arc<dyn LocalCode<C, D>>) -> Self {
         // An engine does not get to run it, but for one over another journal.
@@ -102,15 +115,20 @@ impl<C: Send + 'static, D: Send + Sync + 'static> Step<C, D> {
         self
     }
 
-    /// Makes it the point of no return.
-    pub fn as_pivot(mut self) -> Self {
-        self.plan.kind = StepKind::Pivot;
-        self
+    /// Makes it the point of no return. An undo that it has is dropped.
+    pub fn as_pivot(self) -> Self {
+        self.without_return(StepKind::Pivot)
     }
 
-    /// Makes it a step after the pivot, that has to succeed in the end.
-    pub fn as_retriable(mut self) -> Self {
-        self.plan.kind = StepKind::Retriable;
+    /// Makes it a step after the pivot, that has to succeed in the end. An undo that it has is dropped.
+    pub fn as_retriable(self) -> Self {
+        self.without_return(StepKind::Retriable)
+    }
+
+    fn without_return(mut self, kind: StepKind) -> Self {
+        self.plan.kind = kind;
+        self.plan.has_undo = false;
+        self.code.undo = None;
         self
     }
 

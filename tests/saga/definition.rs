@@ -1,8 +1,9 @@
 //! What a definition refuses, and what it tells of itself.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use steadfast::saga::{Cx, Saga, SagaBuilder, Step, StepKind, StepResult};
+use steadfast::saga::{Cx, DynStep, Saga, SagaBuilder, Step, StepError, StepFuture, StepKind, StepResult};
 
 async fn act(_: &mut Cx<u32>) -> StepResult {
     Ok(())
@@ -84,4 +85,50 @@ async fn steps_are_async_functions_closures_with_captures_and_what_they_need_is_
     let saga = saga.build().unwrap();
     let spawned = tokio::spawn(async move { saga.run(0).await });
     assert_eq!(spawned.await.unwrap().unwrap(), 186);
+}
+
+struct Add(u32);
+
+impl DynStep<u32> for Add {
+    fn act<'a>(&'a self, cx: &'a mut Cx<u32>) -> StepFuture<'a> {
+        Box::pin(async move {
+            **cx += self.0;
+            Ok(())
+        })
+    }
+
+    fn undo<'a>(&'a self, cx: &'a mut Cx<u32>) -> StepFuture<'a> {
+        Box::pin(async move {
+            **cx -= self.0;
+            Ok(())
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_trait_object_is_a_step_with_its_undo_or_the_pivot() {
+    let add = |n| -> Arc<dyn DynStep<u32>> { Arc::new(Add(n)) };
+    let pivot = Step::object("three", add(3)).as_pivot();
+    let sum = saga().with(Step::object("two", add(2))).with(pivot).build().unwrap();
+    assert_eq!(sum.run(10).await.unwrap(), 15);
+    let left = Arc::new(Mutex::new(None));
+    let seen = Arc::clone(&left);
+    let look = async move |cx: &mut Cx<u32>| {
+        *seen.lock().unwrap() = Some(**cx);
+        Ok(())
+    };
+    let no = async |_: &mut Cx<u32>| Err(StepError::failed("no"));
+    let undone = saga()
+        .step("look", act, look)
+        .with(Step::object("two", add(2)))
+        .pivot("no", no);
+    undone.build().unwrap().run(10).await.unwrap_err();
+    assert_eq!(*left.lock().unwrap(), Some(10));
+}
+
+#[test]
+fn an_undo_of_what_is_never_undone_is_refused() {
+    let undo = async |_: &mut Cx<u32>| Ok(());
+    let error = saga().with(Step::pivot("p", act).with_undo(undo)).build().unwrap_err();
+    assert_eq!(error.setting(), "undo");
 }

@@ -116,7 +116,7 @@ mod tests {
         }
         assert_eq!(
             Utc(Duration::from_millis(1_795_205_703_120)).to_string(),
-            "2026-11-20 19:35:03.120"
+            "2026-11-20 20:15:03.120"
         );
     }
 
