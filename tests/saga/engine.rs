@@ -246,3 +246,45 @@ async fn what_is_over_is_cleared_away_in_two_steps() {
     let fresh = engine.start(&saga, &key(1), Order::default()).await.unwrap();
     assert!(!fresh.existed() && fresh.id() != id);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_context_that_is_too_large_settles_no_doubt_about_earlier_runs() {
+    let journal = MemoryJournal::new();
+    let charge = steadfast::saga::Step::pivot("charge", async |_: &mut Cx<Order>| Err(StepError::unknown("no answer")))
+        .answers_by_key()
+        .backoff(Backoff::constant(Duration::from_secs(3600)));
+    let saga = Saga::<Order>::builder("order").with(charge).build().unwrap();
+    let first = engine(&journal, &saga);
+    let started = first.start(&saga, &key(1), Order::default()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    first.shutdown(Duration::ZERO).await;
+    let second = SagaEngine::builder(journal)
+        .register(&saga)
+        .max_context(1)
+        .build()
+        .unwrap();
+    let error = started.await.unwrap_err();
+    assert!(matches!(error, SagaError::Stuck(_)), "{error:?}");
+    drop(second);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_takes_no_place_among_those_that_wait() {
+    let saga = Saga::<Order>::builder("busy")
+        .read_only("hang", async |_: &mut Cx<Order>| std::future::pending().await)
+        .build()
+        .unwrap();
+    let engine = SagaEngine::builder(MemoryJournal::new())
+        .register(&saga)
+        .max_context(100);
+    let engine = engine.max_concurrent(1).max_pending(1).build().unwrap();
+    let _hangs = engine.start(&saga, &key(1), Order::default()).await.unwrap();
+    let large = Order {
+        done: vec!["x".repeat(101)],
+    };
+    let refused = engine.start(&saga, &key(2), large).await.unwrap_err();
+    assert!(matches!(refused, StartError::Context { .. }), "{refused:?}");
+    assert!(engine.start(&saga, &key(3), Order::default()).await.is_ok());
+    let full = engine.start(&saga, &key(4), Order::default()).await.unwrap_err();
+    assert!(matches!(full, StartError::Full { max_pending: 1 }), "{full:?}");
+}

@@ -233,3 +233,19 @@ async fn a_layer_whose_saga_leaves_the_pivot_out_is_refused() {
     let error = refused.err().unwrap();
     assert_eq!(error.setting(), "pivot");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_that_is_applied_twice_calls_the_first_service() {
+    let engine = SagaEngine::builder(MemoryJournal::new()).build().unwrap();
+    let layer = SagaLayer::pivot("charge", |cx: &Cx<Order>| cx.number, kept)
+        .within(&engine, |charge| Saga::builder("order").with(charge), key)
+        .unwrap();
+    let answers = |who: &'static str| service_fn(move |_: u32| async move { Ok::<_, Infallible>(who.to_owned()) });
+    let first = layer.layer(answers("first"));
+    let second = layer.clone().layer(answers("second"));
+    assert_eq!(
+        second.oneshot(order(1)).await.unwrap().receipt.as_deref(),
+        Some("first")
+    );
+    assert_eq!(first.oneshot(order(2)).await.unwrap().receipt.as_deref(), Some("first"));
+}

@@ -47,7 +47,8 @@ where
             if local.is_none() {
                 self.record(Event::Started { step: self.name(step) }, None);
             }
-            self.failed(step, StepError::failed(too_much));
+            // The participant was not asked: a doubt about earlier runs stays.
+            self.failed(step, StepError::failed(too_much), false);
             return Ok(());
         }
         if let Some(local) = local {
@@ -88,7 +89,11 @@ where
                 self.standing.context = context;
                 self.record(Event::Succeeded { step: name }, bytes);
             }
-            Err(failed) => self.failed(step, failed),
+            Err(failed) => {
+                let answers = self.saga.plan.steps[step].answers_by_key;
+                let settles = answers && failed.effect == Effect::None && !failed.retryable;
+                self.failed(step, failed, settles);
+            }
         }
         Ok(())
     }
@@ -148,18 +153,18 @@ where
                     return self.act(next, 1, could_turn).await;
                 }
             }
-            Err(failed) => self.failed(step, failed),
+            Err(failed) => self.failed(step, failed, false),
         }
         Ok(())
     }
 
-    fn failed(&mut self, step: usize, failed: StepError) {
-        let answers = self.saga.plan.steps[step].answers_by_key;
+    /// Notes a failure; whether it settles what is in doubt about earlier runs.
+    fn failed(&mut self, step: usize, failed: StepError, settles: bool) {
         let event = Event::Failed {
             step: self.name(step),
             effect: failed.effect,
             retryable: failed.retryable,
-            settles: answers && failed.effect == Effect::None && !failed.retryable,
+            settles,
             error: text_of(&*failed.error),
         };
         self.standing.errors[step] = Some(failed.error.into());

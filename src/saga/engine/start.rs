@@ -105,7 +105,11 @@ impl SagaEngine {
             let max_pending = core.settings.max_pending;
             return Err(StartError::Full { max_pending });
         }
+        let waits = permit.is_none();
         let beginning = Beginning::new(core, &registered, key, &context, permit).map_err(|source| {
+            if waits {
+                core.unqueue();
+            }
             let saga = saga.name().to_owned();
             StartError::Context { saga, source }
         })?;

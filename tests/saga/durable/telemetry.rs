@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use steadfast::saga::{SagaEnd, Step};
+use steadfast::saga::{Cx, SagaEnd, Step, StepError};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::world::{Bench, Fate, Order, acts, key, saga, secs};
@@ -115,4 +115,33 @@ fn a_saga_that_is_stuck_is_told_as_a_warning_and_no_context_is() {
         "{lines}"
     );
     assert!(!lines.contains("4111"), "{lines}");
+}
+
+#[test]
+fn what_is_logged_in_a_step_is_logged_in_its_span() {
+    let (_, lines) = observed(async || {
+        let step = Step::compensatable(
+            "a",
+            async |_: &mut Cx<Order>| {
+                tracing::info!("from within");
+                Ok(())
+            },
+            async |_: &mut Cx<Order>| {
+                tracing::info!("on the way back");
+                Ok(())
+            },
+        );
+        let no = Step::pivot("b", async |_: &mut Cx<Order>| Err(StepError::failed("no")));
+        let bench = Bench::new();
+        let saga = saga([step, no]).build().unwrap();
+        let process = bench.process(&saga);
+        let id = process.start(&saga, &key(1), Order::default()).await.unwrap().id();
+        assert_eq!(bench.rests(id, secs(10)).await, SagaEnd::Compensated);
+    });
+    let with = |text: &str| lines.lines().find(|line| line.contains(text)).unwrap();
+    for (text, phase) in [("from within", "do"), ("on the way back", "undo")] {
+        let line = with(text);
+        let span = format!("step=\"a\" phase=\"{phase}\" attempt=1 fence=1");
+        assert!(line.contains("saga.step{saga=") && line.contains(&span), "{line}");
+    }
 }

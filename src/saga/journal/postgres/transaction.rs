@@ -10,7 +10,7 @@ use super::super::{Append, Appended};
 use super::append::Values;
 use super::{PostgresJournal, sql};
 use crate::Effect;
-use crate::saga::code::bounded;
+use crate::saga::code::{bounded, guarded};
 use crate::saga::error::StepError;
 use crate::saga::local::{LocalRun, Ran};
 use crate::saga::postgres_tx::Work;
@@ -102,7 +102,7 @@ impl PostgresJournal {
             ..
         } = run;
         let worked = bounded(work.call(&mut cx, &mut transaction), limit).await;
-        let encoded = worked.and_then(|()| encode(cx.data).map_err(StepError::failed));
+        let encoded = worked.and_then(|()| guarded(|| encode(cx.data)).map_err(StepError::failed));
         let context = match encoded {
             Ok((bytes, context)) => {
                 if let Some(first) = append.entries.first_mut() {
