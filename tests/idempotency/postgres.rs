@@ -382,7 +382,7 @@ async fn a_store_of_prepared_statements_conforms_also_where_connections_are_no_s
 
 /// How many of the store's statements the connection that `pool` gives has prepared.
 async fn prepared(pool: &Pool) -> i64 {
-    let sql = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'INSERT INTO steadfast.idempotency %'";
+    let sql = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'SELECT steadfast.idempotency%'";
     let rows = pool.get().await.unwrap().query_typed(sql, &[]).await.unwrap();
     rows[0].get(0)
 }
@@ -651,7 +651,7 @@ async fn a_purge_with_nothing_to_do_reads_an_index_and_no_row() {
         .await;
     let client = database.client().await;
     let scans = "SELECT coalesce(sum(seq_scan + seq_tup_read), 0)::bigint, coalesce(sum(idx_tup_fetch), 0)::bigint, \
-                 (SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'idempotency_expires_at') \
+                 (SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'idempotency_completed') \
                  FROM pg_stat_user_tables WHERE relname = 'idempotency'";
     let before = client.query_one(scans, &[]).await.unwrap();
     {

@@ -71,8 +71,9 @@ pub(super) fn pool_error(error: PoolError) -> StorageError {
 }
 
 fn judge(code: &SqlState) -> (Kind, &'static str) {
-    const MISSING: [SqlState; 4] = [
+    const MISSING: [SqlState; 5] = [
         SqlState::UNDEFINED_TABLE,
+        SqlState::UNDEFINED_FUNCTION,
         SqlState::INVALID_SCHEMA_NAME,
         SqlState::UNDEFINED_COLUMN,
         SqlState::UNDEFINED_OBJECT,
@@ -189,6 +190,7 @@ mod tests {
             ("22P02", Kind::Refused),
             ("42P01", Kind::NotMigrated),
             ("42703", Kind::NotMigrated),
+            ("42883", Kind::NotMigrated),
             ("3F000", Kind::NotMigrated),
             ("53100", Kind::Full),
             ("XX001", Kind::Corrupt),

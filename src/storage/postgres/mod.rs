@@ -8,6 +8,7 @@ mod error;
 mod handle;
 mod migrate;
 mod settings;
+mod together;
 
 #[cfg(feature = "saga")]
 pub(crate) use error::is_refusal;
@@ -17,4 +18,5 @@ pub(crate) use handle::Held;
 pub(crate) use handle::Param;
 pub use handle::PostgresStorage;
 pub(crate) use migrate::script;
-pub(crate) use settings::{BOUNDED, DURABLE, MICROSECOND, SETTINGS, microseconds};
+pub(crate) use settings::{MICROSECOND, SETTINGS, microseconds};
+pub(crate) use together::{Group, Together, Way};

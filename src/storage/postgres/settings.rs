@@ -1,18 +1,15 @@
 //! What a statement that is a transaction of its own sets for itself, and how it takes intervals.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
-/// Makes the commit durable whatever the default is. A setting of `remote_apply` promises more, and stays.
-pub(crate) const DURABLE: &str = "set_config('synchronous_commit', CASE current_setting('synchronous_commit')
-    WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)";
-/// Bounds the wait for a row that somebody's open transaction holds.
-pub(crate) const BOUNDED: &str = "set_config('lock_timeout', CASE current_setting('lock_timeout')
-    WHEN '0' THEN '2s' ELSE current_setting('lock_timeout') END, true)";
-
-/// Both, before the rest of the statement. They end with the transaction, which the statement is.
-pub(crate) static SETTINGS: LazyLock<String> =
-    LazyLock::new(|| format!("settings AS MATERIALIZED (SELECT {DURABLE}, {BOUNDED})"));
+/// Makes the commit durable whatever the default is: a setting of `remote_apply` promises more, and stays. And bounds the
+/// wait for a row that somebody's open transaction holds. Both before the rest of the statement, and until the end of the
+/// transaction, which the statement is.
+pub(crate) const SETTINGS: &str = "settings AS MATERIALIZED (SELECT
+    CASE WHEN current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')
+        THEN set_config('synchronous_commit', 'on', true) END,
+    CASE current_setting('lock_timeout') WHEN '0' THEN set_config('lock_timeout', '2s', true) END
+)";
 
 /// What an interval is a multiple of.
 pub(crate) const MICROSECOND: &str = "interval '1 microsecond'";

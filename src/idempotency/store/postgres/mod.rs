@@ -2,20 +2,24 @@
 
 pub(in crate::idempotency) mod row;
 pub(in crate::idempotency) mod sql;
+mod together;
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio_postgres::Row;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{FromSqlOwned, Type};
 
 use super::super::record::{
     Cancellation, Claim, ClaimId, Claimed, Completed, Ended, Forgotten, Mode, Owner, Renewed, Resolution, Resolved,
 };
 use super::{Durability, Inspected, Store};
 use crate::KeyId;
-use crate::storage::postgres::{Param, microseconds, script, was_lock_timeout};
+use crate::storage::postgres::{Group, Param, Way, microseconds, script, was_lock_timeout};
 use crate::storage::{Migration, PostgresStorage, StorageError, StorageErrorKind};
+use together::{Claims, Completion, Completions, MAX_OUTCOME};
 
 const MIGRATIONS: &[Migration] = &[Migration::new("idempotency", 1, include_str!("schema_1.sql"))];
 
@@ -29,6 +33,11 @@ const HIDDEN_LEASE: Duration = Duration::from_secs(1);
 ///
 /// A clone is the same store. Every transition is one statement, which works behind PgBouncer in transaction mode, and what
 /// it writes is durable whatever `synchronous_commit` is by default. Time is the server's.
+///
+/// Claims of new keys that come faster than the server answers share statements, and completions do: two statements of
+/// each are under way at most, whoever comes meanwhile waits for a round trip, and goes together with up to 63 others, in
+/// one transaction. So many callers need few connections and few commits. A group that meets a row that is locked waits
+/// for 50 ms at most, whatever `lock_timeout` is; then each of it goes alone, as does who has waited for a place for 100 ms.
 ///
 /// Call [`migrate`](Self::migrate) first, and [`purge`](Store::purge) now and then: it frees space, and changes no answer.
 ///
@@ -44,9 +53,11 @@ const HIDDEN_LEASE: Duration = Duration::from_secs(1);
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PostgresStore {
     storage: PostgresStorage,
+    claims: Arc<Group<Claims>>,
+    completions: Arc<Group<Completions>>,
 }
 
 impl PostgresStore {
@@ -55,6 +66,8 @@ impl PostgresStore {
     pub fn new(storage: &PostgresStorage) -> Self {
         Self {
             storage: storage.clone(),
+            claims: Group::new(Claims(storage.clone())),
+            completions: Group::new(Completions(storage.clone())),
         }
     }
 
@@ -65,7 +78,7 @@ impl PostgresStore {
     /// When the URL is none, or a first connection cannot be made.
     pub async fn connect(url: &str) -> Result<Self, StorageError> {
         let storage = PostgresStorage::connect(url).await?;
-        Ok(Self { storage })
+        Ok(Self::new(&storage))
     }
 
     /// Makes the tables, or brings those of an earlier version up to date. Where that was done it changes nothing; two
@@ -112,15 +125,10 @@ impl PostgresStore {
         Ok(rows.first().map(read).transpose()?.flatten())
     }
 
-    /// The same with one of the statements that happen most.
-    async fn try_first<A: Send>(
-        &self,
-        sql: &str,
-        params: &[Param<'_>],
-        read: impl Fn(&Row) -> Result<Option<A>, StorageError> + Send + Sync,
-    ) -> Result<Option<A>, StorageError> {
+    /// Calls a function of the schema, which has one answer.
+    async fn call<A: FromSqlOwned>(&self, sql: &str, params: &[Param<'_>]) -> Result<A, StorageError> {
         let rows = self.storage.query_prepared(sql, params).await?;
-        Ok(rows.first().map(read).transpose()?.flatten())
+        row::get(rows.first().ok_or_else(row::corrupt)?, 0)
     }
 
     /// Runs a statement until it has an answer.
@@ -135,14 +143,18 @@ impl PostgresStore {
                 return Ok(answer);
             }
         }
-        let what = "others changed the record again and again before this could";
-        Err(StorageError::new(StorageErrorKind::Unavailable, what))
+        Err(overtaken())
     }
 
     /// Runs a statement that answers with a row where it did something.
     async fn done(&self, sql: &str, params: &[Param<'_>]) -> Result<bool, StorageError> {
         Ok(!self.storage.query(sql, params).await?.is_empty())
     }
+}
+
+fn overtaken() -> StorageError {
+    let what = "others changed the record again and again before this could";
+    StorageError::new(StorageErrorKind::Unavailable, what)
 }
 
 fn number(row: &Row) -> Result<Option<i16>, StorageError> {
@@ -152,6 +164,11 @@ fn number(row: &Row) -> Result<Option<i16>, StorageError> {
 /// Bytes of a hash or a number, whose length is part of their type.
 pub(in crate::idempotency) fn bytes<const N: usize>(bytes: &[u8; N]) -> &[u8] {
     bytes
+}
+
+/// A fence as it is stored: no store has given out one that does not fit.
+fn signed(fence: u64) -> i64 {
+    i64::try_from(fence).unwrap_or(i64::MAX)
 }
 
 /// How long an interrupted record is kept; `None` for ever.
@@ -174,8 +191,16 @@ impl Store for PostgresStore {
         ];
         let read = |row: &Row| row::claimed(row, claim);
         let claimed = async {
-            if let Some(answer) = self.try_first(&sql::CLAIM_FRESH, &params, read).await? {
-                return Ok(answer);
+            let fence = match self.claims.join(|| (id, claim.clone())).await {
+                Way::Done(fence) => fence,
+                Way::Alone(turn) => {
+                    let fence = self.call(sql::CLAIM_NEW, &params).await;
+                    drop(turn);
+                    fence?
+                }
+            };
+            if let Some(fence) = fence {
+                return row::owned(claim, fence, 1, None);
             }
             if let Some(answer) = self.try_ask(&sql::FOUND, &params, read).await? {
                 return Ok(answer);
@@ -200,21 +225,43 @@ impl Store for PostgresStore {
         let params: [Param<'_>; 7] = [
             (&bytes(id.as_bytes()), Type::BYTEA),
             (&bytes(owner.claim_id.as_bytes()), Type::BYTEA),
-            (&i64::try_from(owner.fence).unwrap_or(i64::MAX), Type::INT8),
+            (&signed(owner.fence), Type::INT8),
             (&i64::from(owner.attempt), Type::INT8),
             (&bytes(owner.fingerprint.as_bytes()), Type::BYTEA),
             (&outcome.as_ref(), Type::BYTEA),
             (&microseconds(retention), Type::INT8),
         ];
-        let answer = match self.try_first(&sql::COMPLETE_OWN, &params, number).await? {
-            Some(answer) => answer,
-            None => self.ask(&sql::COMPLETE, &params, number).await?,
+        let way = if outcome.len() <= MAX_OUTCOME {
+            let job = || Completion {
+                id,
+                owner: *owner,
+                outcome: outcome.clone(),
+                retention,
+            };
+            self.completions.join(job).await
+        } else {
+            Way::Alone(None)
         };
-        Ok(match answer {
-            1 => Completed::Applied,
-            2 => Completed::AlreadyApplied,
-            _ => Completed::Lost,
-        })
+        let mut applied = match way {
+            Way::Done(applied) => applied,
+            Way::Alone(turn) => {
+                let applied = self.call(sql::COMPLETE, &params).await;
+                drop(turn);
+                applied?
+            }
+        };
+        for _ in 0..MAX_ROUNDS {
+            if applied {
+                return Ok(Completed::Applied);
+            }
+            let of_claim = |row: &Row| row::get(row, 0);
+            match self.try_ask(&sql::COMPLETED, &params[..2], of_claim).await? {
+                Some(true) => return Ok(Completed::AlreadyApplied),
+                Some(false) => return Ok(Completed::Lost),
+                None => applied = self.call(sql::COMPLETE, &params).await?,
+            }
+        }
+        Err(overtaken())
     }
 
     async fn renew(
@@ -306,7 +353,7 @@ impl Store for PostgresStore {
 
     async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.count(sql::PURGE, &[(&limit, Type::INT8)]).await
+        self.count(&sql::PURGE, &[(&limit, Type::INT8)]).await
     }
 
     fn durability(&self) -> Durability {
@@ -346,5 +393,13 @@ impl PostgresStore {
     async fn count(&self, sql: &str, params: &[Param<'_>]) -> Result<u64, StorageError> {
         let counted = self.ask(sql, params, |row| row::get::<Option<i64>>(row, 0)).await?;
         Ok(u64::try_from(counted).unwrap_or(0))
+    }
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore")
+            .field("storage", &self.storage)
+            .finish_non_exhaustive()
     }
 }

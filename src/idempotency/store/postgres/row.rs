@@ -16,21 +16,27 @@ const IN_PROGRESS: i16 = 1;
 const COMPLETED: i16 = 2;
 const CANCELLED: i16 = 3;
 
+pub(super) fn owned(
+    claim: &Claim,
+    fence: i64,
+    attempt: u32,
+    checkpoint: Option<Bytes>,
+) -> Result<Claimed, StorageError> {
+    let owner = Owner {
+        claim_id: claim.claim_id,
+        fence: unsigned(fence)?,
+        attempt,
+        fingerprint: claim.fingerprint,
+    };
+    Ok(Claimed::Owned { owner, checkpoint })
+}
+
 /// `None` for a row of NULLs: no answer, to be asked again.
 pub(in crate::idempotency) fn claimed(row: &Row, claim: &Claim) -> Result<Option<Claimed>, StorageError> {
     let attempt = || attempt(get(row, 3)?);
     let checkpoint = || bytes(row, 5);
     if let Some(fence) = get(row, 0)? {
-        let owner = Owner {
-            claim_id: claim.claim_id,
-            fence: unsigned(fence)?,
-            attempt: attempt()?,
-            fingerprint: claim.fingerprint,
-        };
-        return Ok(Some(Claimed::Owned {
-            owner,
-            checkpoint: checkpoint()?,
-        }));
+        return owned(claim, fence, attempt()?, checkpoint()?).map(Some);
     }
     let Some(state) = get::<Option<i16>>(row, 1)? else {
         return Ok(None);
@@ -148,7 +154,7 @@ fn unsigned(number: i64) -> Result<u64, StorageError> {
     u64::try_from(number).map_err(|_| corrupt())
 }
 
-fn corrupt() -> StorageError {
+pub(super) fn corrupt() -> StorageError {
     let what = "a row of steadfast.idempotency is not as this version of the crate writes it";
     StorageError::new(StorageErrorKind::Corrupt, what)
 }

@@ -8,16 +8,15 @@
 //!   of its row sees the new one there, which `found` does not. Refused then, the statement has no answer at all, and is
 //!   run again: what `found` holds is from before the wait.
 //!
-//! What happens most, a key that is new and a completion by who has the record, has a statement of its own that is tried
-//! first: statements are planned each time, and the planning of the larger ones costs more than their work. These two may
-//! be prepared as well, as they have one plan whatever the table holds: they begin with the index of its key.
+//! What happens most, a key that is new and a completion by who has the record, is tried first by a function of the schema:
+//! these statements are planned each time, and the planning of the larger ones costs more than their work.
 //!
 //! Time is `statement_timestamp()`: one reading for the whole statement, and one that an index can be searched by, which
 //! `clock_timestamp()` is not. Intervals come in microseconds.
 
 use std::sync::LazyLock;
 
-use crate::storage::postgres::{BOUNDED, DURABLE, MICROSECOND, SETTINGS};
+use crate::storage::postgres::{MICROSECOND, SETTINGS};
 
 pub(in crate::idempotency) type Sql = LazyLock<String>;
 
@@ -45,24 +44,13 @@ static FREE: Sql = LazyLock::new(|| {
 });
 
 /// `$1` id, `$2` claim id, `$3` fingerprint, `$4` lease, `$5` retention, NULL for at most once, `$6` origin: as for all
-/// that claim.
-/// Answers: fence (NULL where the key is not the caller's), state, whether the fingerprint is the same, attempt, lease
-/// left, checkpoint, outcome. No row where there is a record: the cheapest statement, for the most frequent case.
-///
-/// The settings are values of it, which costs less than a query of their own: the bound is set while the row is made, so
-/// before the row can wait, and the durability once it is written, so before the commit.
-pub(super) static CLAIM_FRESH: Sql = LazyLock::new(|| {
-    format!(
-        "INSERT INTO steadfast.idempotency AS r
-            (id, state, claim_id, fence, attempt, fingerprint, lease_until, expires_at, origin)
-        VALUES ($1, CASE {BOUNDED} WHEN '' THEN 0 ELSE 1 END, $2, nextval('steadfast.idempotency_fence'), 1, $3,
-            statement_timestamp() + $4 * {MICROSECOND}, statement_timestamp() + ($4 + $5) * {MICROSECOND}, $6)
-        ON CONFLICT (id) DO NOTHING
-        RETURNING r.fence, NULL::smallint, NULL::boolean, r.attempt, NULL::bigint, NULL::bytea, NULL::bytea, {DURABLE}"
-    )
-});
+/// that claim. Answers: the fence; NULL where the key has a record, be it one that counts as none.
+pub(super) const CLAIM_NEW: &str = "SELECT steadfast.idempotency_claim($1, $2, $3, $4, $5, $6)";
+/// The same for many: arrays of the same parameters, and of the answers.
+pub(super) const CLAIM_MANY: &str = "SELECT steadfast.idempotency_claims($1, $2, $3, $4, $5, $6)";
 
-/// Answers as [`CLAIM_FRESH`] does. No row where the key may be claimed.
+/// Answers: fence (NULL where the key is not the caller's), state, whether the fingerprint is the same, attempt, lease
+/// left, checkpoint, outcome. No row where the key may be claimed.
 pub(super) static FOUND: Sql = LazyLock::new(|| {
     let free = &*FREE;
     format!(
@@ -72,7 +60,7 @@ pub(super) static FOUND: Sql = LazyLock::new(|| {
     )
 });
 
-/// What claims a key, whatever its record is.
+/// What claims a key, whatever its record is. Answers as [`FOUND`] does.
 ///
 /// The sequence is read under the lock of the row too, so that the fence is larger than what the row has had; `greatest`
 /// is for a sequence that was restored from before the rows were.
@@ -105,8 +93,8 @@ fn claim(settings: &str) -> String {
     )
 }
 
-/// Answers as [`CLAIM_FRESH`] does. No row where others got in between.
-pub(super) static CLAIM: Sql = LazyLock::new(|| claim(&SETTINGS) + " FROM answer");
+/// No row where others got in between.
+pub(super) static CLAIM: Sql = LazyLock::new(|| claim(SETTINGS) + " FROM answer");
 
 /// `$7` for how long to wait. Answers as [`CLAIM`] does, always with a row: of NULLs for no answer; and with the transaction,
 /// if there is something to commit in it.
@@ -116,51 +104,17 @@ pub(in crate::idempotency) static CLAIM_IN_TX: Sql = LazyLock::new(|| {
         FROM before LEFT JOIN answer ON true"
 });
 
-/// What a completion writes, from the values of its record on: where nobody has the key, or the claim has.
-fn completed() -> String {
-    format!(
-        "ON CONFLICT (id) DO UPDATE SET
-            state = 2, claim_id = EXCLUDED.claim_id, outcome = EXCLUDED.outcome, expires_at = EXCLUDED.expires_at,
-            lease_until = NULL, checkpoint = NULL, origin = NULL,
-            fence = CASE WHEN {LIVE} THEN r.fence ELSE EXCLUDED.fence END,
-            attempt = CASE WHEN {LIVE} THEN r.attempt ELSE EXCLUDED.attempt END,
-            fingerprint = CASE WHEN {LIVE} THEN r.fingerprint ELSE EXCLUDED.fingerprint END
-        WHERE NOT {LIVE} OR {HELD}"
-    )
-}
+/// `$1` id, `$2` claim id, `$3` fence, `$4` attempt, `$5` fingerprint, `$6` outcome, `$7` retention. Answers: whether it is
+/// applied.
+pub(super) const COMPLETE: &str = "SELECT steadfast.idempotency_complete($1, $2, $3, $4, $5, $6, $7)";
+/// The same for many: arrays of the same parameters, and of the answers.
+pub(super) const COMPLETE_MANY: &str = "SELECT steadfast.idempotency_completions($1, $2, $3, $4, $5, $6, $7)";
 
-/// `$1` id, `$2` claim id, `$3` fence, `$4` attempt, `$5` fingerprint, `$6` outcome, `$7` retention. Answers: 1 applied.
-/// No row where somebody else has the record, or it is completed: the cheapest statement, for the most frequent case, with
-/// the settings as in [`CLAIM_FRESH`].
-pub(super) static COMPLETE_OWN: Sql = LazyLock::new(|| {
-    let completed = completed();
+/// `$1` id, `$2` claim id. Answers: whether the claim has completed it; no row where it may be completed.
+pub(super) static COMPLETED: Sql = LazyLock::new(|| {
     format!(
-        "INSERT INTO steadfast.idempotency AS r
-            (id, state, claim_id, fence, attempt, fingerprint, expires_at, outcome)
-        VALUES ($1, CASE {BOUNDED} WHEN '' THEN 0 ELSE 2 END, $2, $3, $4, $5,
-            statement_timestamp() + $7 * {MICROSECOND}, $6)
-        {completed}
-        RETURNING 1::smallint, {DURABLE}"
-    )
-});
-
-/// The same parameters. Answers: 1 applied, 2 applied already, 3 lost.
-pub(super) static COMPLETE: Sql = LazyLock::new(|| {
-    let (settings, completed) = (&*SETTINGS, completed());
-    format!(
-        "WITH {settings}, found AS MATERIALIZED (
-            SELECT r.state = 2 AND r.claim_id = $2 AS already
-            FROM steadfast.idempotency r WHERE r.id = $1 AND {LIVE} AND NOT {HELD}
-        ), applied AS (
-            INSERT INTO steadfast.idempotency AS r
-                (id, state, claim_id, fence, attempt, fingerprint, expires_at, outcome)
-            SELECT $1, 2, $2, $3, $4, $5, statement_timestamp() + $7 * {MICROSECOND}, $6
-            FROM settings WHERE NOT EXISTS (SELECT FROM found)
-            {completed}
-            RETURNING 1
-        )
-        SELECT 1::smallint FROM applied
-        UNION ALL SELECT CASE WHEN already THEN 2 ELSE 3 END::smallint FROM found"
+        "SELECT r.state = 2 AND r.claim_id = $2
+        FROM steadfast.idempotency r WHERE r.id = $1 AND {LIVE} AND NOT {HELD}"
     )
 });
 
@@ -184,9 +138,8 @@ pub(in crate::idempotency) static RELEASE_IN_TX: Sql =
 
 /// `$1` id, `$2` claim id, `$3` lease, `$4` checkpoint. Answers: a row where it is renewed.
 pub(super) static RENEW: Sql = LazyLock::new(|| {
-    let settings = &*SETTINGS;
     format!(
-        "WITH {settings}
+        "WITH {SETTINGS}
         UPDATE steadfast.idempotency r SET
             lease_until = statement_timestamp() + $3 * {MICROSECOND},
             expires_at = statement_timestamp() + $3 * {MICROSECOND} + (r.expires_at - r.lease_until),
@@ -211,10 +164,9 @@ fn interrupted(condition: &str) -> String {
 
 /// `$1` id, `$2` claim id. Answers: 1 released, 2 interrupted, 3 lost; NULL: to be run again.
 pub(super) static RELEASE: Sql = LazyLock::new(|| {
-    let settings = &*SETTINGS;
     let interrupted = interrupted("r.attempt > 1");
     format!(
-        "WITH {settings}, found AS MATERIALIZED (
+        "WITH {SETTINGS}, found AS MATERIALIZED (
             SELECT {HELD} AS held, r.attempt > 1 AND {LEASE_OVER} AS ended
             FROM steadfast.idempotency r WHERE r.id = $1 AND {LIVE}
         ), released AS (
@@ -234,10 +186,9 @@ pub(super) static RELEASE: Sql = LazyLock::new(|| {
 
 /// The same.
 pub(super) static INTERRUPT: Sql = LazyLock::new(|| {
-    let settings = &*SETTINGS;
     let interrupted = interrupted("true");
     format!(
-        "WITH {settings}, found AS MATERIALIZED (
+        "WITH {SETTINGS}, found AS MATERIALIZED (
             SELECT {HELD} AS held, {LEASE_OVER} AS ended
             FROM steadfast.idempotency r WHERE r.id = $1 AND {LIVE}
         ), {interrupted}
@@ -251,9 +202,8 @@ pub(super) static INTERRUPT: Sql = LazyLock::new(|| {
 
 /// `$1` id. Answers: state, attempt, lease left, checkpoint, outcome.
 pub(super) static CANCEL: Sql = LazyLock::new(|| {
-    let settings = &*SETTINGS;
     format!(
-        "WITH {settings}, found AS MATERIALIZED (
+        "WITH {SETTINGS}, found AS MATERIALIZED (
             SELECT r.state, r.attempt, {LEASE_LEFT} AS lease_left, r.checkpoint, r.outcome
             FROM steadfast.idempotency r WHERE r.id = $1 AND {LIVE} AND NOT (r.state = 1 AND {LEASE_OVER})
         ), closed AS (
@@ -279,9 +229,8 @@ pub(super) static RESOLVE_COMPLETED: Sql = LazyLock::new(|| resolve(&format!("r.
 pub(super) static CORRECT: Sql = LazyLock::new(|| resolve("r.state = 2 AND r.claim_id = $2"));
 
 fn resolve(condition: &str) -> String {
-    let settings = &*SETTINGS;
     format!(
-        "WITH {settings}
+        "WITH {SETTINGS}
         UPDATE steadfast.idempotency r SET
             state = 2, claim_id = $2, lease_until = NULL, checkpoint = NULL, origin = NULL,
             expires_at = statement_timestamp() + $4 * {MICROSECOND}, outcome = $3
@@ -292,9 +241,8 @@ fn resolve(condition: &str) -> String {
 
 /// `$1` id. Answers: a row where it is resolved.
 pub(super) static RESOLVE_NOT_EXECUTED: Sql = LazyLock::new(|| {
-    let settings = &*SETTINGS;
     format!(
-        "WITH {settings}
+        "WITH {SETTINGS}
         DELETE FROM steadfast.idempotency r USING settings
         WHERE r.id = $1 AND {LIVE} AND r.state = 1 AND {LEASE_OVER}
         RETURNING 1::smallint"
@@ -303,9 +251,8 @@ pub(super) static RESOLVE_NOT_EXECUTED: Sql = LazyLock::new(|| {
 
 /// `$1` id. Answers: 1 forgotten, 2 absent, 3 in progress; NULL: to be run again.
 pub(super) static FORGET: Sql = LazyLock::new(|| {
-    let settings = &*SETTINGS;
     format!(
-        "WITH {settings}, found AS MATERIALIZED (
+        "WITH {SETTINGS}, found AS MATERIALIZED (
             SELECT r.state = 1 AND NOT {LEASE_OVER} AS in_progress
             FROM steadfast.idempotency r WHERE r.id = $1 AND {LIVE}
         ), forgotten AS (
@@ -342,10 +289,21 @@ pub(super) static COUNT_INTERRUPTED: Sql = LazyLock::new(|| {
 });
 
 /// `$1` how many. Rows that somebody is at are left for the next time, so two of these never wait for each other.
-pub(super) const PURGE: &str = "WITH expired AS MATERIALIZED (
-    SELECT id FROM steadfast.idempotency WHERE expires_at <= statement_timestamp()
-    ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
-), purged AS (
-    DELETE FROM steadfast.idempotency r USING expired WHERE r.id = expired.id RETURNING 1
-)
-SELECT count(*) FROM purged";
+pub(super) static PURGE: Sql = LazyLock::new(|| {
+    let expired = |state: i16, order: &str, limit: &str| {
+        format!(
+            "SELECT id FROM steadfast.idempotency WHERE state = {state} AND expires_at <= statement_timestamp()
+            ORDER BY {order} LIMIT {limit} FOR UPDATE SKIP LOCKED"
+        )
+    };
+    let completed = expired(2, "expires_at", "$1");
+    let interrupted = expired(1, "id", "$1 - (SELECT count(*) FROM completed)");
+    format!(
+        "WITH completed AS MATERIALIZED ({completed}), interrupted AS MATERIALIZED ({interrupted}), purged AS (
+            DELETE FROM steadfast.idempotency r
+            USING (SELECT id FROM completed UNION ALL SELECT id FROM interrupted) expired
+            WHERE r.id = expired.id RETURNING 1
+        )
+        SELECT count(*) FROM purged"
+    )
+});

@@ -39,9 +39,8 @@ pub(super) const HEAD_COLUMNS: usize = 20;
 /// `$1` id, `$2` key, `$3` input, `$4` name, `$5` version, `$6` fingerprint, `$7` how many events, `$8` owner, `$9` lease,
 /// `$10` whether it can turn, `$11` deadline, `$12` events, `$13` contexts. A row where it is created.
 pub(super) static CREATE: Sql = LazyLock::new(|| {
-    let settings = &*SETTINGS;
     format!(
-        "WITH {settings}, created AS (
+        "WITH {SETTINGS}, created AS (
             INSERT INTO steadfast.saga AS s (id, key, input, name, version, fingerprint, status, seq, epoch, owner, due,
                 can_turn, deadline, created_at, changed_at)
             SELECT $1, $2, $3, $4, $5, $6, 1, $7, CASE WHEN $8 IS NULL THEN 0 ELSE 1 END, $8,
@@ -59,9 +58,8 @@ pub(super) static CREATE: Sql = LazyLock::new(|| {
 });
 
 fn append(condition: &str) -> String {
-    let settings = &*SETTINGS;
     format!(
-        "WITH {settings}, head AS (
+        "WITH {SETTINGS}, head AS (
             UPDATE steadfast.saga s SET
                 status = $5, seq = s.seq + $4, can_turn = $6, changed_at = {NOW}, error = coalesce($10, s.error),
                 recoveries = CASE WHEN $7 THEN 0 ELSE s.recoveries END,
@@ -124,7 +122,7 @@ static CLAIMED: Sql = LazyLock::new(|| {
 /// chosen among the longest due of each, and locked one after the other until there are enough: those that another claim
 /// has locked are left to it, and none is locked that is not taken.
 pub(super) static CLAIM: Sql = LazyLock::new(|| {
-    let (settings, claimed) = (&*SETTINGS, &*CLAIMED);
+    let claimed = &*CLAIMED;
     let choose = |suspect: bool, limit: &str, among: &str| {
         let due = format!("{ACTIVE} AND s.suspect = {suspect} AND s.due <= {NOW}");
         format!(
@@ -141,7 +139,7 @@ pub(super) static CLAIM: Sql = LazyLock::new(|| {
     };
     let (healthy, suspects) = (choose(false, "$3", "$5"), choose(true, "$4", "$6"));
     format!(
-        "WITH {settings}, definition AS MATERIALIZED (
+        "WITH {SETTINGS}, definition AS MATERIALIZED (
             SELECT DISTINCT name, version, fingerprint FROM unnest($7, $8, $9) AS d (name, version, fingerprint)
         ), healthy AS MATERIALIZED (
             {healthy}
@@ -156,9 +154,9 @@ pub(super) static CLAIM: Sql = LazyLock::new(|| {
 
 /// `$1` owner, `$2` lease, `$3` id.
 pub(super) static CLAIM_ONE: Sql = LazyLock::new(|| {
-    let (settings, claimed) = (&*SETTINGS, &*CLAIMED);
+    let claimed = &*CLAIMED;
     format!(
-        "WITH {settings}, chosen AS MATERIALIZED (
+        "WITH {SETTINGS}, chosen AS MATERIALIZED (
             SELECT s.id, s.due, s.owner IS NULL AS parked FROM settings, steadfast.saga s
             WHERE s.id = $3 AND (s.owner IS NULL OR s.due IS NULL OR s.due <= {NOW}) FOR UPDATE OF s
         ), {claimed}"
@@ -174,9 +172,8 @@ const LEASES: &str = "lease AS MATERIALIZED (SELECT DISTINCT l.id, l.epoch FROM 
 
 /// `$1` owner, `$2` ids, `$3` epochs, `$4` lease. Answers: id, epoch, whether it is held, whether it is asked to turn back.
 pub(super) static RENEW: Sql = LazyLock::new(|| {
-    let settings = &*SETTINGS;
     format!(
-        "WITH {settings}, {LEASES}, {HELD}, renewed AS (
+        "WITH {SETTINGS}, {LEASES}, {HELD}, renewed AS (
             UPDATE steadfast.saga s SET due = {NOW} + $4 * {MICROSECOND}
             FROM held WHERE s.id = held.id
             RETURNING s.id, s.epoch, s.cancel
@@ -188,9 +185,8 @@ pub(super) static RENEW: Sql = LazyLock::new(|| {
 
 /// `$1` owner, `$2` ids, `$3` epochs.
 pub(super) static RELEASE: Sql = LazyLock::new(|| {
-    let settings = &*SETTINGS;
     format!(
-        "WITH {settings}, {LEASES}, {HELD}
+        "WITH {SETTINGS}, {LEASES}, {HELD}
         UPDATE steadfast.saga s SET owner = NULL, due = CASE WHEN {ACTIVE} THEN {NOW} END
         FROM held WHERE s.id = held.id"
     )
@@ -198,9 +194,8 @@ pub(super) static RELEASE: Sql = LazyLock::new(|| {
 
 /// `$1` id. A row where it is noted.
 pub(super) static REQUEST_CANCEL: Sql = LazyLock::new(|| {
-    let settings = &*SETTINGS;
     format!(
-        "WITH {settings}
+        "WITH {SETTINGS}
         UPDATE steadfast.saga s SET
             cancel = true, due = CASE WHEN s.owner IS NULL AND s.due > {NOW} THEN {NOW} ELSE s.due END
         FROM settings WHERE s.id = $1 AND s.status = 1 AND s.can_turn

@@ -1,0 +1,176 @@
+//! Statements of one kind that come faster than the database answers go together: one statement, one round trip and one
+//! commit for many.
+//!
+//! Whoever finds a turn free goes alone, at once. The others wait, and go together when a turn is over: those who wait
+//! behind a slow statement make one statement of all, and none of them waits for longer than a round trip. Of a caller
+//! that
+//!
+//! - has a turn: it holds a [`Turn`], and passes it on when that is dropped, be it that the caller was;
+//! - waits: its [`Place`] is in the queue, and is out of it once the caller is dropped, or has waited for [`PATIENCE`] and
+//!   goes alone, without a turn;
+//! - was taken along: a task runs the statement. Dropped, the caller leaves its answer behind; when the last of its group
+//!   is dropped, the statement is given up.
+//!
+//! What cannot be done together, each does alone: there it has its own error, and waits for its own row alone.
+
+mod turns;
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::KeyId;
+use turns::Turns;
+
+/// How long a caller waits for a turn, if both are held up: by a connection that is dead, or a row that is locked.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// What can be done for many at once.
+pub(crate) trait Together: Send + Sync + Sized + 'static {
+    type Job: Send + Sync + 'static;
+    type Answer: Send + 'static;
+
+    /// Which record the job is about. Jobs are done in the order of these, so that two groups never wait for each other
+    /// in a circle.
+    fn id(job: &Self::Job) -> KeyId;
+
+    /// An answer for each of the jobs, in their order; `None` where it cannot be done together.
+    fn run(&self, jobs: &[Self::Job]) -> impl Future<Output = Option<Vec<Self::Answer>>> + Send;
+}
+
+/// How a job is done.
+pub(crate) enum Way<R: Together> {
+    /// By the caller, who keeps the turn until it is done; without one where it waited for too long, or could not go with
+    /// others.
+    Alone(Option<Turn<R>>),
+    /// With others: this is the answer.
+    Done(R::Answer),
+}
+
+/// The jobs of one kind on one database.
+pub(crate) struct Group<R: Together> {
+    runner: R,
+    turns: Mutex<Turns<Waiting<R>>>,
+}
+
+struct Waiting<R: Together> {
+    job: R::Job,
+    way: oneshot::Sender<Way<R>>,
+}
+
+impl<R: Together> Group<R> {
+    pub(crate) fn new(runner: R) -> Arc<Self> {
+        Arc::new(Self {
+            runner,
+            turns: Mutex::new(Turns::new()),
+        })
+    }
+
+    /// Waits for a turn, or for those who had one to do this as well.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, the job is not done. Dropped later, it may be.
+    pub(crate) async fn join(self: &Arc<Self>, job: impl FnOnce() -> R::Job) -> Way<R> {
+        let (place, mut way) = {
+            let mut turns = self.lock();
+            if turns.take() {
+                return Way::Alone(Some(Turn(Arc::clone(self))));
+            }
+            let (sender, way) = oneshot::channel();
+            let waiting = Waiting {
+                job: job(),
+                way: sender,
+            };
+            let ticket = turns.wait(waiting);
+            (Place { group: self, ticket }, way)
+        };
+        if let Ok(way) = timeout(PATIENCE, &mut way).await {
+            return way.unwrap_or(Way::Alone(None));
+        }
+        if self.lock().leave(place.ticket) {
+            return Way::Alone(None);
+        }
+        way.await.unwrap_or(Way::Alone(None))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Turns<Waiting<R>>> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A caller in the queue.
+struct Place<'a, R: Together> {
+    group: &'a Group<R>,
+    ticket: u64,
+}
+
+impl<R: Together> Drop for Place<'_, R> {
+    fn drop(&mut self) {
+        self.group.lock().leave(self.ticket);
+    }
+}
+
+/// The right to have a statement under way.
+pub(crate) struct Turn<R: Together>(Arc<Group<R>>);
+
+impl<R: Together> Drop for Turn<R> {
+    fn drop(&mut self) {
+        let mut waiting = self.0.lock().pass_on();
+        if waiting.is_empty() {
+            return;
+        }
+        let turn = Self(Arc::clone(&self.0));
+        if waiting.len() > 1 {
+            // Without a runtime, and in one that ends, the task is dropped: then those who wait go alone.
+            if let Ok(runtime) = Handle::try_current() {
+                drop(runtime.spawn(turn.run(waiting)));
+            }
+        } else if let Some(Waiting { way, .. }) = waiting.pop() {
+            // Dropped by a caller that is gone, the turn is passed on again.
+            drop(way.send(Way::Alone(Some(turn))));
+        }
+    }
+}
+
+impl<R: Together> Turn<R> {
+    async fn run(self, mut waiting: Vec<Waiting<R>>) {
+        waiting.sort_unstable_by_key(|waiting| R::id(&waiting.job));
+        let (jobs, mut ways): (Vec<_>, Vec<_>) = waiting.into_iter().map(|Waiting { job, way }| (job, way)).unzip();
+        let answers = {
+            let mut done = pin!(self.0.runner.run(&jobs));
+            poll_fn(|cx| match done.as_mut().poll(cx) {
+                Poll::Pending if is_wanted(&mut ways, cx) => Poll::Pending,
+                Poll::Pending => Poll::Ready(None),
+                ready @ Poll::Ready(_) => ready,
+            })
+            .await
+        };
+        for (way, answer) in ways.into_iter().zip(answers.into_iter().flatten()) {
+            // Who is gone needs none.
+            drop(way.send(Way::Done(answer)));
+        }
+    }
+}
+
+/// Whether anybody waits for an answer. Each is asked, so that each that goes wakes the task.
+fn is_wanted<W>(ways: &mut [oneshot::Sender<W>], cx: &mut Context<'_>) -> bool {
+    let gone = ways.iter_mut().filter_map(|way| match way.poll_closed(cx) {
+        Poll::Ready(()) => Some(()),
+        Poll::Pending => None,
+    });
+    gone.count() < ways.len()
+}
+
+impl<R: Together> fmt::Debug for Group<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,126 @@
+//! Who goes alone, who waits, and who goes with whom: the rules, without any waiting.
+//!
+//! While somebody waits all turns are taken, so each of them is passed on sooner or later and takes the first of those who
+//! wait along.
+
+use std::collections::VecDeque;
+
+/// How many statements are under way at once: one travels while the server works at the other.
+pub(super) const TURNS: usize = 2;
+/// How many go together at most.
+pub(super) const GROUP: usize = 64;
+
+pub(super) struct Turns<T> {
+    taken: usize,
+    waiting: VecDeque<(u64, T)>,
+    last: u64,
+}
+
+impl<T> Turns<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            taken: 0,
+            waiting: VecDeque::new(),
+            last: 0,
+        }
+    }
+
+    /// Takes a turn, where one is free.
+    pub(super) fn take(&mut self) -> bool {
+        let free = self.taken < TURNS;
+        self.taken += usize::from(free);
+        free
+    }
+
+    /// Waits behind the others. The ticket is for leaving.
+    pub(super) fn wait(&mut self, waiting: T) -> u64 {
+        self.last += 1;
+        self.waiting.push_back((self.last, waiting));
+        self.last
+    }
+
+    /// Waits no more. `false` for who does not wait: it was taken along.
+    pub(super) fn leave(&mut self, ticket: u64) -> bool {
+        let at = self.waiting.binary_search_by_key(&ticket, |(ticket, _)| *ticket);
+        at.is_ok_and(|at| self.waiting.remove(at).is_some())
+    }
+
+    /// A turn is over. Who goes next has it from now on; where nobody waits it is free.
+    pub(super) fn pass_on(&mut self) -> Vec<T> {
+        let count = self.waiting.len().min(GROUP);
+        if count == 0 {
+            self.taken -= 1;
+        }
+        self.waiting.drain(..count).map(|(_, waiting)| waiting).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Move {
+        Come,
+        Leave(prop::sample::Index),
+        End(prop::sample::Index),
+    }
+
+    fn moves() -> impl Strategy<Value = Vec<Move>> {
+        let one = prop_oneof![
+            6 => Just(Move::Come),
+            1 => any::<prop::sample::Index>().prop_map(Move::Leave),
+            2 => any::<prop::sample::Index>().prop_map(Move::End),
+        ];
+        proptest::collection::vec(one, 1..400)
+    }
+
+    proptest! {
+        /// Against a list of who waits and a list of who is under way.
+        #[test]
+        fn all_who_come_go_in_their_order_unless_they_leave_and_never_in_more_turns_than_there_are(moves in moves()) {
+            let mut turns = Turns::new();
+            let mut waiting: VecDeque<(u64, u32)> = VecDeque::new();
+            let mut gone: Vec<u64> = Vec::new();
+            let mut under_way: Vec<Vec<u32>> = Vec::new();
+            let mut next = 0;
+            for one in moves {
+                match one {
+                    Move::Come => {
+                        next += 1;
+                        prop_assert_eq!(turns.take(), under_way.len() < TURNS);
+                        if under_way.len() < TURNS {
+                            under_way.push(vec![next]);
+                        } else {
+                            waiting.push_back((turns.wait(next), next));
+                        }
+                    }
+                    Move::Leave(who) if !waiting.is_empty() => {
+                        let (ticket, _) = waiting.remove(who.index(waiting.len())).unwrap();
+                        prop_assert!(turns.leave(ticket));
+                        gone.push(ticket);
+                    }
+                    Move::End(which) if !under_way.is_empty() => {
+                        under_way.swap_remove(which.index(under_way.len()));
+                        let group = turns.pass_on();
+                        let expected: Vec<u32> = waiting.iter().take(GROUP).map(|(_, who)| *who).collect();
+                        gone.extend(waiting.drain(..expected.len()).map(|(ticket, _)| ticket));
+                        prop_assert_eq!(&group, &expected);
+                        if !group.is_empty() {
+                            under_way.push(group);
+                        }
+                    }
+                    Move::Leave(_) | Move::End(_) => {}
+                }
+                prop_assert!(waiting.is_empty() || under_way.len() == TURNS, "somebody waits for nothing");
+                for ticket in &gone {
+                    prop_assert!(!turns.leave(*ticket));
+                }
+            }
+        }
+    }
+}
