@@ -2,6 +2,7 @@
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
+use super::reply::foreign;
 use crate::storage::{StorageError, StorageErrorKind};
 
 pub(super) fn storage_error(error: &RedisError) -> StorageError {
@@ -44,10 +45,7 @@ pub(super) fn storage_error(error: &RedisError) -> StorageError {
         ErrorKind::Extension if code == "NOAUTH" => {
             StorageError::new(StorageErrorKind::Refused, "Redis wants a password")
         }
-        ErrorKind::Extension if code == "WRONGTYPE" => StorageError::new(
-            StorageErrorKind::Corrupt,
-            "a key of this store is not a hash: somebody else writes under its prefix",
-        ),
+        ErrorKind::Extension if code == "WRONGTYPE" => foreign(),
         _ => with_code(StorageErrorKind::Refused, "Redis refused the request", code),
     }
 }

@@ -2,6 +2,7 @@
 
 mod connection;
 mod error;
+mod layout;
 mod reply;
 mod script;
 mod store;
@@ -10,7 +11,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use bytes::Bytes;
+use redis::Value;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
@@ -35,7 +36,8 @@ const AT_ONCE: usize = 256;
 
 /// Keeps records in Redis 5 or later, one server or a cluster.
 ///
-/// Each record is one hash, and each call one script on it. The clock is that of the server.
+/// Each record is one string, and each call one script on it. The clock is that of the server. A claim of a key of which
+/// there is nothing costs the server little more than the `SET .. NX` that it is.
 ///
 /// # What it can lose
 ///
@@ -133,10 +135,13 @@ impl RedisStore {
         self
     }
 
-    async fn run(&self, script: &Transition, id: KeyId, args: &[&[u8]]) -> Result<(Bytes, Reply), StorageError> {
+    async fn ask(&self, script: &Transition, id: KeyId, args: &[&[u8]]) -> Result<Value, StorageError> {
         let key = format!("{}{id}", self.prefix);
-        let answer = self.connection.run(script, &key, args).await?;
-        Reply::read(answer)
+        self.connection.run(script, &key, args).await
+    }
+
+    async fn run(&self, script: &Transition, id: KeyId, args: &[&[u8]]) -> Result<(Vec<u8>, Reply), StorageError> {
+        Reply::read(self.ask(script, id, args).await?)
     }
 
     /// The ids of all records after `after` in order, those among them that have expired.

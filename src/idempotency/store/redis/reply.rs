@@ -1,4 +1,4 @@
-//! What the scripts answer: arrays of strings, the first of which says what it is.
+//! What the scripts answer: a word, or an array that begins with one.
 
 use std::time::Duration;
 use std::vec::IntoIter;
@@ -6,9 +6,9 @@ use std::vec::IntoIter;
 use bytes::Bytes;
 use redis::Value;
 
-use super::super::super::fingerprint::Fingerprint;
-use super::super::super::record::{ClaimId, Interrupted, Origin, Owner, Record};
+use super::super::super::record::Interrupted;
 use super::super::Inspected;
+use super::layout;
 use crate::storage::{StorageError, StorageErrorKind};
 
 pub(super) struct Reply(IntoIter<Value>);
@@ -17,15 +17,31 @@ pub(super) fn unreadable() -> StorageError {
     StorageError::new(StorageErrorKind::Corrupt, "a record in Redis cannot be read")
 }
 
+pub(super) fn foreign() -> StorageError {
+    StorageError::new(
+        StorageErrorKind::Corrupt,
+        "a key of this store is no record: somebody else writes under its prefix",
+    )
+}
+
 impl Reply {
     /// What it is, and the rest of it.
-    pub(super) fn read(value: Value) -> Result<(Bytes, Self), StorageError> {
-        let Value::Array(values) = value else {
-            return Err(unreadable());
+    pub(super) fn read(value: Value) -> Result<(Vec<u8>, Self), StorageError> {
+        let (answer, rest) = match value {
+            Value::BulkString(answer) => (answer, Vec::new().into_iter()),
+            Value::Array(values) => {
+                let mut values = values.into_iter();
+                let Some(Value::BulkString(answer)) = values.next() else {
+                    return Err(unreadable());
+                };
+                (answer, values)
+            }
+            _ => return Err(unreadable()),
         };
-        let mut reply = Self(values.into_iter());
-        let answer = reply.bytes()?;
-        Ok((answer, reply))
+        if answer == b"foreign" {
+            return Err(foreign());
+        }
+        Ok((answer, Self(rest)))
     }
 
     /// The next value, if it is not nil.
@@ -33,7 +49,6 @@ impl Reply {
         match self.0.next() {
             None | Some(Value::Nil) => Ok(None),
             Some(Value::BulkString(bytes)) => Ok(Some(bytes.into())),
-            Some(Value::Int(number)) => Ok(Some(number.to_string().into())),
             Some(_) => Err(unreadable()),
         }
     }
@@ -43,7 +58,10 @@ impl Reply {
     }
 
     pub(super) fn number(&mut self) -> Result<u64, StorageError> {
-        parsed(&self.bytes()?)
+        match self.0.next() {
+            Some(Value::Int(number)) => u64::try_from(number).map_err(|_| unreadable()),
+            _ => Err(unreadable()),
+        }
     }
 
     pub(super) fn attempt(&mut self) -> Result<u32, StorageError> {
@@ -54,10 +72,6 @@ impl Reply {
         self.number().map(Duration::from_millis)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], StorageError> {
-        self.bytes()?.as_ref().try_into().map_err(|_| unreadable())
-    }
-
     pub(super) fn interrupted(&mut self) -> Result<Interrupted, StorageError> {
         Ok(Interrupted {
             attempt: self.attempt()?,
@@ -65,69 +79,16 @@ impl Reply {
         })
     }
 
-    /// The rest of an inspection, whose first value was `state`.
-    pub(super) fn found(self, state: &[u8]) -> Result<Option<Inspected>, StorageError> {
-        if state == b"absent" {
-            return Ok(None);
-        }
-        self.inspected(state).map(Some)
-    }
-
-    fn inspected(mut self, state: &[u8]) -> Result<Inspected, StorageError> {
-        let now = self.time()?;
-        let record = if state == b"x" {
-            self.cancelled()?
-        } else {
-            let owner = Owner {
-                claim_id: ClaimId::from_bytes(self.array()?),
-                fence: self.number()?,
-                attempt: self.attempt()?,
-                fingerprint: Fingerprint::from_bytes(self.array()?),
-            };
-            let lease_until = self.optional()?;
-            let expires_at = self.optional()?.map(|at| parsed(&at)).transpose()?;
-            let expires_at = expires_at.map(Duration::from_millis);
-            let (outcome, checkpoint, origin) = (self.optional()?, self.optional()?, self.optional()?);
-            match state {
-                b"p" => Record::InProgress {
-                    owner,
-                    lease_until: Duration::from_millis(parsed(&lease_until.ok_or_else(unreadable)?)?),
-                    expires_at,
-                    checkpoint,
-                    origin: Origin::from_text(&String::from_utf8_lossy(&origin.unwrap_or_default())),
-                },
-                b"c" => Record::Completed {
-                    owner,
-                    expires_at: expires_at.ok_or_else(unreadable)?,
-                    outcome: outcome.ok_or_else(unreadable)?,
-                },
-                _ => return Err(unreadable()),
+    /// The rest of an inspection that answered so.
+    pub(super) fn found(mut self, answer: &[u8]) -> Result<Option<Inspected>, StorageError> {
+        match answer {
+            b"absent" => Ok(None),
+            b"found" => {
+                let (now, header, behind) = (self.time()?, self.bytes()?, self.bytes()?);
+                let record = layout::record(&header, behind).ok_or_else(unreadable)?;
+                Ok(Some(Inspected { record, now }))
             }
-        };
-        Ok(Inspected { record, now })
-    }
-
-    fn cancelled(&mut self) -> Result<Record, StorageError> {
-        self.optional()?;
-        let fence = self.number()?;
-        let attempt = self.optional()?;
-        // Fingerprint, lease, expiry and outcome, of which it has none.
-        for _ in 0..4 {
-            self.optional()?;
+            _ => Err(unreadable()),
         }
-        let checkpoint = self.optional()?;
-        let interrupted = match attempt {
-            None => None,
-            Some(attempt) => Some(Interrupted {
-                attempt: u32::try_from(parsed(&attempt)?).map_err(|_| unreadable())?,
-                checkpoint,
-            }),
-        };
-        Ok(Record::Cancelled { fence, interrupted })
     }
-}
-
-fn parsed(digits: &[u8]) -> Result<u64, StorageError> {
-    let text = std::str::from_utf8(digits).map_err(|_| unreadable())?;
-    text.parse().map_err(|_| unreadable())
 }

@@ -12,7 +12,7 @@ pub(super) struct Transition {
 
 macro_rules! transition {
     ($($file:literal),+) => {{
-        const SOURCE: &str = concat!(include_str!("lua/record.lua"), $(include_str!($file)),+);
+        const SOURCE: &str = concat!(include_str!("lua/clock.lua"), $(include_str!($file)),+);
         Transition {
             source: SOURCE,
             hash: LazyLock::new(|| Script::new(SOURCE).get_hash().to_owned()),
@@ -20,14 +20,15 @@ macro_rules! transition {
     }};
 }
 
-pub(super) static CLAIM: Transition = transition!("lua/claim.lua");
-pub(super) static COMPLETE: Transition = transition!("lua/complete.lua");
-pub(super) static RENEW: Transition = transition!("lua/renew.lua");
-pub(super) static INTERRUPT: Transition = transition!("lua/remove.lua", "lua/interrupt.lua");
-pub(super) static CANCEL: Transition = transition!("lua/cancel.lua");
-pub(super) static RESOLVE: Transition = transition!("lua/remove.lua", "lua/resolve.lua");
-pub(super) static FORGET: Transition = transition!("lua/remove.lua", "lua/forget.lua");
-pub(super) static INSPECT: Transition = transition!("lua/inspect.lua");
+/// Its head alone runs where the key is free, so that comes before what reads a record.
+pub(super) static CLAIM: Transition = transition!("lua/fresh.lua", "lua/record.lua", "lua/claim.lua");
+pub(super) static COMPLETE: Transition = transition!("lua/record.lua", "lua/complete.lua");
+pub(super) static RENEW: Transition = transition!("lua/record.lua", "lua/renew.lua");
+pub(super) static INTERRUPT: Transition = transition!("lua/record.lua", "lua/interrupt.lua");
+pub(super) static CANCEL: Transition = transition!("lua/record.lua", "lua/cancel.lua");
+pub(super) static RESOLVE: Transition = transition!("lua/record.lua", "lua/resolve.lua");
+pub(super) static FORGET: Transition = transition!("lua/record.lua", "lua/forget.lua");
+pub(super) static INSPECT: Transition = transition!("lua/record.lua", "lua/inspect.lua");
 
 impl Transition {
     /// Runs it where the server has seen it before.
@@ -42,8 +43,9 @@ impl Transition {
 }
 
 fn call(command: &str, script: &str, key: &str, args: &[&[u8]]) -> Cmd {
-    let mut cmd = redis::cmd(command);
-    cmd.arg(script).arg(1).arg(key);
+    let bytes = args.iter().map(|arg| arg.len()).sum::<usize>();
+    let mut cmd = Cmd::with_capacity(4 + args.len(), command.len() + script.len() + 1 + key.len() + bytes);
+    cmd.arg(command).arg(script).arg(b"1").arg(key);
     for arg in args {
         cmd.arg(*arg);
     }

@@ -3,49 +3,71 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use redis::Value;
 
 use super::super::super::record::{
     Cancellation, Claim, ClaimId, Claimed, Completed, Ended, Forgotten, Mode, Outcome, Owner, Renewed, Resolution,
     Resolved,
 };
 use super::super::{Durability, Inspected, Store};
-use super::reply::unreadable;
-use super::{AT_ONCE, RedisStore, script};
+use super::reply::{Reply, unreadable};
+use super::{AT_ONCE, RedisStore, layout, script};
 use crate::KeyId;
 use crate::storage::StorageError;
 
 /// A century: a longer time saturates, and below 2^53 milliseconds every sum of a few of them is exact.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
+/// How long after it has expired the server removes a record: `day` of the scripts.
+const DAY: u64 = 24 * 3600 * 1_000;
+
 /// In whole milliseconds, not shorter.
-fn millis(time: Duration) -> Vec<u8> {
+fn millis(time: Duration) -> u64 {
     let millis = time.min(LONGEST).as_nanos().div_ceil(1_000_000);
+    u64::try_from(millis).unwrap_or(u64::MAX)
+}
+
+fn text(millis: u64) -> Vec<u8> {
     millis.to_string().into_bytes()
 }
 
 impl Store for RedisStore {
     async fn claim(&self, id: KeyId, claim: &Claim) -> Result<Claimed, StorageError> {
-        let retention = match claim.mode {
-            Mode::AtLeastOnce { retention } => millis(retention),
-            Mode::AtMostOnce => Vec::new(),
+        let (retention, kept) = match claim.mode {
+            Mode::AtLeastOnce { retention } => {
+                let retention = millis(retention);
+                (Some(retention), Some(text(millis(claim.lease) + retention + DAY)))
+            }
+            Mode::AtMostOnce => (None, None),
         };
-        let lease = millis(claim.lease);
-        let args: [&[u8]; 5] = [
-            claim.claim_id.as_bytes(),
-            claim.fingerprint.as_bytes(),
-            &lease,
-            &retention,
-            claim.origin.as_str().as_bytes(),
-        ];
-        let (answer, mut reply) = self.run(&script::CLAIM, id, &args).await?;
+        let (claimed, lease) = (layout::claimed(claim, retention)?, text(millis(claim.lease)));
+        let mut args: [&[u8]; 3] = [&claimed, &lease, b""];
+        let args = if let Some(kept) = &kept {
+            args[2] = kept;
+            &args[..]
+        } else {
+            &args[..2]
+        };
+        let owner = |fence, attempt| Owner {
+            claim_id: claim.claim_id,
+            fence,
+            attempt,
+            fingerprint: claim.fingerprint,
+        };
+        let answer = match self.ask(&script::CLAIM, id, args).await? {
+            // Nothing was there: the first attempt.
+            Value::Int(fence) => {
+                return Ok(Claimed::Owned {
+                    owner: owner(u64::try_from(fence).map_err(|_| unreadable())?, 1),
+                    checkpoint: None,
+                });
+            }
+            answer => answer,
+        };
+        let (answer, mut reply) = Reply::read(answer)?;
         Ok(match &*answer {
             b"owned" => Claimed::Owned {
-                owner: Owner {
-                    claim_id: claim.claim_id,
-                    fence: reply.number()?,
-                    attempt: reply.attempt()?,
-                    fingerprint: claim.fingerprint,
-                },
+                owner: owner(reply.number()?, reply.attempt()?),
                 checkpoint: reply.optional()?,
             },
             b"completed" => Claimed::Completed {
@@ -70,7 +92,7 @@ impl Store for RedisStore {
         retention: Duration,
     ) -> Result<Completed, StorageError> {
         let (fence, attempt) = (owner.fence.to_string(), owner.attempt.to_string());
-        let retention = millis(retention);
+        let retention = text(millis(retention));
         let args: [&[u8]; 6] = [
             owner.claim_id.as_bytes(),
             fence.as_bytes(),
@@ -95,7 +117,7 @@ impl Store for RedisStore {
         lease: Duration,
         checkpoint: Option<&Bytes>,
     ) -> Result<Renewed, StorageError> {
-        let lease = millis(lease);
+        let lease = text(millis(lease));
         let mut args: Vec<&[u8]> = vec![owner.claim_id.as_bytes(), &lease];
         args.extend(checkpoint.map(|checkpoint| &**checkpoint));
         let (answer, _) = self.run(&script::RENEW, id, &args).await?;
@@ -130,8 +152,8 @@ impl Store for RedisStore {
     async fn resolve(&self, id: KeyId, resolution: &Resolution) -> Result<Resolved, StorageError> {
         let (how, outcome, retention): (&[u8], _, _) = match resolution {
             Resolution::NotExecuted => (b"not executed", &Bytes::new(), Vec::new()),
-            Resolution::Completed { outcome, retention } => (b"completed", outcome, millis(*retention)),
-            Resolution::Corrected { outcome, retention } => (b"corrected", outcome, millis(*retention)),
+            Resolution::Completed { outcome, retention } => (b"completed", outcome, text(millis(*retention))),
+            Resolution::Corrected { outcome, retention } => (b"corrected", outcome, text(millis(*retention))),
         };
         let args: [&[u8]; 4] = [how, ClaimId::NOBODY.as_bytes(), outcome, &retention];
         let (answer, _) = self.run(&script::RESOLVE, id, &args).await?;

@@ -1,17 +1,16 @@
-local function unknown() return {'cancelled unknown', attempt, call('HGET', key, 'n')} end
-
 if state == 'c' then
-    return {'done', call('HGET', key, 'o')}
-elseif state == 'p' and now < lease_until then
-    return {'in progress', lease_until - now}
+    return {'done', rest(0)}
+elseif state == 'p' and now < ends then
+    return {'in progress', ends - now}
 elseif state == 'x' then
-    if attempt then return unknown() else return {'cancelled'} end
-elseif state == 'p' then
-    call('HSET', key, 's', 'x')
-    call('HDEL', key, 'i', 'q', 'l', 'e', 'w')
-    call('PERSIST', key)
-    return unknown()
+    if attempt > 0 then return {'cancelled unknown', attempt, checkpoint()} end
+    return 'cancelled'
+elseif not state then
+    fence, attempt = high, 0
+    close('x', 0, forever, '')
+    return 'cancelled'
 end
-call('DEL', key)
-call('HSET', key, 's', 'x', 'h', high, 'f', high)
-return {'cancelled'}
+local note = checkpoint()
+state, ends, keep, origin = 'x', 0, forever, 0
+write(note or '')
+return {'cancelled unknown', attempt, note}

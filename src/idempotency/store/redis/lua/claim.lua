@@ -1,39 +1,31 @@
-local asking, request, lease, retention = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local origin = ARGV[5]
+-- There is something.
+local _, retention, asking, request, _, _, bytes = struct.unpack('<c1dc16c33I4BI4', ARGV[1])
 
 local note = false
+local again = false
 if not state then
-    if stored then call('HDEL', key, 'o', 'n') end
-    attempt, fence = 1, false
+    attempt = 1
 elseif state == 'x' then
-    return {'cancelled'}
+    return 'cancelled'
 elseif fingerprint ~= request then
-    return {'mismatch'}
+    return 'mismatch'
 elseif state == 'c' then
-    return {'completed', attempt, call('HGET', key, 'o')}
+    return {'completed', attempt, rest(0)}
 else
-    note = call('HGET', key, 'n')
-    if claim_id ~= asking then
-        if now < lease_until then return {'in progress', lease_until - now} end
+    again = claim_id == asking
+    if not again and now < ends then return {'in progress', ends - now} end
+    note = checkpoint()
+    if not again then
         -- Whoever ran it, or whoever asks, wants it at most once.
-        if not (retention and expires_at) then return {'unknown', attempt, note} end
-        attempt, fence = math.min(attempt + 1, 4294967295), false
+        if retention == forever or keep == forever then return {'unknown', attempt, note} end
+        attempt = math.min(attempt + 1, 4294967295)
     end
 end
-if not fence then
+if not again then
     high = math.max(high + 1, micros)
     fence = high
 end
-lease_until = now + lease
-if retention then
-    expires_at = lease_until + retention
-    call('HSET', key, 's', 'p', 'h', high, 'i', asking, 'f', fence, 'a', attempt, 'q', request, 'l', lease_until,
-        'w', origin, 'e', expires_at)
-    call('PEXPIREAT', key, expires_at + day)
-else
-    call('HSET', key, 's', 'p', 'h', high, 'i', asking, 'f', fence, 'a', attempt, 'q', request, 'l', lease_until,
-        'w', origin)
-    call('HDEL', key, 'e')
-    call('PERSIST', key)
-end
+state, ends, keep = 'p', now + ARGV[2], retention
+claim_id, fingerprint, noted, origin = asking, request, note and 1 or 0, bytes
+write(ARGV[1]:sub(68) .. (note or ''))
 return {'owned', fence, attempt, note}

@@ -1,4 +1,4 @@
-if not state then return {'absent'} end
-if state == 'p' and now < lease_until then return {'in progress'} end
-remove()
-return {'forgotten'}
+if not state then return 'absent' end
+if state == 'p' and now < ends then return 'in progress' end
+close('r', now, 0, '')
+return 'forgotten'

@@ -1,19 +1,57 @@
--- The record of KEYS[1] as it counts now. Times are milliseconds since 1970, and every number is exact: below 2^53.
+-- The record of the key as it counts now: one string, packed little endian.
 --
--- s  state: p in progress, c completed, x cancelled; none where the record was removed, and only its fence is kept
--- h  the largest fence that was given out
--- i f a q  owner: claim id, fence, attempt, fingerprint
--- l  end of the lease      e  expiry, none for never
--- o  outcome               n  checkpoint     w  whose it is, of one in progress
-local key, call = KEYS[1], redis.call
-local time = call('TIME')
-local micros = time[1] * 1000000 + time[2]
-local now = math.floor(micros / 1000)
-local held = call('HMGET', key, 's', 'h', 'i', 'f', 'a', 'q', 'l', 'e')
-local stored, claim_id, fence, attempt, fingerprint = held[1], held[3], held[4], held[5], held[6]
-local high, lease_until, expires_at = tonumber(held[2] or 0), tonumber(held[7] or 0), tonumber(held[8] or nil)
+--  at  bytes
+--   0   4  'sfi1', this format
+--   4   8  high: the largest fence that was given out
+--  12   8  fence, of the owner
+--  20   8  ends: the lease, or what was completed or removed
+--  28   1  state: p in progress, c completed, x cancelled, r removed: then only `high` counts
+--  29   8  keep: how long it counts after it ends; -1 for ever
+--  37  16  claim id
+--  53  33  fingerprint
+--  86   4  attempt, 0 of a cancelled one for none
+--  90   1  noted: whether there is a checkpoint
+--  91   4  length of the origin, 0 unless in progress
+--  95      the origin, then the checkpoint, or the outcome
+local held = redis.pcall('GETRANGE', key, '0', '94')
+-- A key of another type: its error is the answer.
+if type(held) == 'table' then return held end
 
--- Expiry decides here; the server removes the hash a day later, so that the fence grows although a clock steps back.
-local state = stored
-if expires_at and now >= expires_at then state = false end
+local magic, high, fence, ends, state, keep, claim_id, fingerprint, attempt, noted, origin
+if held == '' then
+    if call('EXISTS', key) == 1 then return 'foreign' end
+    magic, high, fence, ends, state, keep, attempt, noted, origin = 'sfi1', 0, 0, 0, 'r', 0, 0, 0, 0
+    claim_id, fingerprint = ('\0'):rep(16), ('\0'):rep(33)
+elseif #held == 95 then
+    magic, high, fence, ends, state, keep, claim_id, fingerprint, attempt, noted, origin =
+        struct.unpack('<c4dddc1dc16c33I4BI4', held)
+end
+if magic ~= 'sfi1' or not string.find('pcxr', state, 1, true) then return 'foreign' end
+
+-- Expiry decides here; the server removes the string a day later, so that the fence grows although a clock steps back.
 local day = 86400000
+local forever = -1
+if state == 'r' or keep ~= forever and now >= ends + keep then state = false end
+
+-- What stands behind the header, from this byte of it on.
+local function rest(from) return call('GETRANGE', key, 95 + from, '-1') end
+
+local function checkpoint() return noted == 1 and rest(origin) end
+
+-- Writes what the variables say, and what stands behind them.
+local function write(behind)
+    local record = struct.pack('<c4dddc1dc16c33I4BI4', 'sfi1', high, fence, ends, state, keep, claim_id, fingerprint,
+        attempt, noted, origin) .. behind
+    if keep == forever then
+        call('SET', key, record)
+    else
+        call('SET', key, record, 'PX', ends + keep + day - now)
+    end
+end
+
+-- The same, of a record that has nothing behind the header but this.
+local function close(as, closing, kept, behind)
+    state, ends, keep, noted, origin = as, closing, kept, 0, 0
+    write(behind)
+end
+

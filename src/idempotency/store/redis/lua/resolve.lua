@@ -4,15 +4,13 @@ local may
 if how == 'corrected' then
     may = state == 'c' and claim_id == nobody
 else
-    may = state == 'p' and now >= lease_until
+    may = state == 'p' and now >= ends
 end
-if not may then return {'not interrupted'} end
+if not may then return 'not interrupted' end
 if how == 'not executed' then
-    remove()
+    close('r', now, 0, '')
 else
-    expires_at = now + retention
-    call('HSET', key, 's', 'c', 'i', nobody, 'o', outcome, 'e', expires_at)
-    call('HDEL', key, 'l', 'n', 'w')
-    call('PEXPIREAT', key, expires_at + day)
+    claim_id = nobody
+    close('c', now + retention, 0, outcome)
 end
-return {'resolved'}
+return 'resolved'
