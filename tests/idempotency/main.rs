@@ -31,6 +31,7 @@ mod postgres_tx;
 mod rebuild;
 mod recovery;
 mod redis;
+mod redis_record;
 mod shared;
 mod sqlite;
 mod sqlite_tx;

@@ -21,13 +21,19 @@ macro_rules! transition {
 }
 
 /// Its head alone runs where the key is free, so that comes before what reads a record.
-pub(super) static CLAIM: Transition = transition!("lua/fresh.lua", "lua/record.lua", "lua/claim.lua");
+pub(super) static CLAIM: Transition = transition!(
+    "lua/fresh.lua",
+    "lua/record.lua",
+    "lua/taken.lua",
+    "lua/write.lua",
+    "lua/claim.lua"
+);
 pub(super) static COMPLETE: Transition = transition!("lua/record.lua", "lua/complete.lua");
-pub(super) static RENEW: Transition = transition!("lua/record.lua", "lua/renew.lua");
-pub(super) static INTERRUPT: Transition = transition!("lua/record.lua", "lua/interrupt.lua");
-pub(super) static CANCEL: Transition = transition!("lua/record.lua", "lua/cancel.lua");
-pub(super) static RESOLVE: Transition = transition!("lua/record.lua", "lua/resolve.lua");
-pub(super) static FORGET: Transition = transition!("lua/record.lua", "lua/forget.lua");
+pub(super) static RENEW: Transition = transition!("lua/record.lua", "lua/write.lua", "lua/renew.lua");
+pub(super) static INTERRUPT: Transition = transition!("lua/record.lua", "lua/write.lua", "lua/interrupt.lua");
+pub(super) static CANCEL: Transition = transition!("lua/record.lua", "lua/write.lua", "lua/cancel.lua");
+pub(super) static RESOLVE: Transition = transition!("lua/record.lua", "lua/write.lua", "lua/resolve.lua");
+pub(super) static FORGET: Transition = transition!("lua/record.lua", "lua/write.lua", "lua/forget.lua");
 pub(super) static INSPECT: Transition = transition!("lua/record.lua", "lua/inspect.lua");
 
 impl Transition {

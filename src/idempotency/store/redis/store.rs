@@ -92,13 +92,15 @@ impl Store for RedisStore {
         retention: Duration,
     ) -> Result<Completed, StorageError> {
         let (fence, attempt) = (owner.fence.to_string(), owner.attempt.to_string());
-        let retention = text(millis(retention));
-        let args: [&[u8]; 6] = [
+        let retention = millis(retention);
+        let (retention, kept) = (text(retention), text(retention + DAY));
+        let args: [&[u8]; 7] = [
             owner.claim_id.as_bytes(),
             fence.as_bytes(),
             attempt.as_bytes(),
             owner.fingerprint.as_bytes(),
             &retention,
+            &kept,
             outcome,
         ];
         let (answer, _) = self.run(&script::COMPLETE, id, &args).await?;

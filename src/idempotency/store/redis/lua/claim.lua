@@ -1,27 +1,11 @@
--- There is something.
-local _, retention, asking, request, _, _, bytes = struct.unpack('<c1dc16c33I4BI4', ARGV[1])
-
 local note = false
-local again = false
-if not state then
-    attempt = 1
-elseif state == 'x' then
-    return 'cancelled'
-elseif fingerprint ~= request then
-    return 'mismatch'
-elseif state == 'c' then
-    return {'completed', attempt, rest(0)}
-else
-    again = claim_id == asking
-    if not again and now < ends then return {'in progress', ends - now} end
+if state then
     note = checkpoint()
-    if not again then
-        -- Whoever ran it, or whoever asks, wants it at most once.
-        if retention == forever or keep == forever then return {'unknown', attempt, note} end
-        attempt = math.min(attempt + 1, 4294967295)
-    end
+    -- Whoever ran it, or whoever asks, wants it at most once.
+    if not again and (retention == forever or keep == forever) then return {'unknown', attempt, note} end
 end
 if not again then
+    attempt = state and math.min(attempt + 1, 4294967295) or 1
     high = math.max(high + 1, micros)
     fence = high
 end

@@ -13,6 +13,7 @@
 --  90   1  noted: whether there is a checkpoint
 --  91   4  length of the origin, 0 unless in progress
 --  95      the origin, then the checkpoint, or the outcome
+local format = '<c4dddc1dc16c33I4BI4'
 local held = redis.pcall('GETRANGE', key, '0', '94')
 -- A key of another type: its error is the answer.
 if type(held) == 'table' then return held end
@@ -24,7 +25,7 @@ if held == '' then
     claim_id, fingerprint = ('\0'):rep(16), ('\0'):rep(33)
 elseif #held == 95 then
     magic, high, fence, ends, state, keep, claim_id, fingerprint, attempt, noted, origin =
-        struct.unpack('<c4dddc1dc16c33I4BI4', held)
+        struct.unpack(format, held)
 end
 if magic ~= 'sfi1' or not string.find('pcxr', state, 1, true) then return 'foreign' end
 
@@ -32,26 +33,4 @@ if magic ~= 'sfi1' or not string.find('pcxr', state, 1, true) then return 'forei
 local day = 86400000
 local forever = -1
 if state == 'r' or keep ~= forever and now >= ends + keep then state = false end
-
--- What stands behind the header, from this byte of it on.
-local function rest(from) return call('GETRANGE', key, 95 + from, '-1') end
-
-local function checkpoint() return noted == 1 and rest(origin) end
-
--- Writes what the variables say, and what stands behind them.
-local function write(behind)
-    local record = struct.pack('<c4dddc1dc16c33I4BI4', 'sfi1', high, fence, ends, state, keep, claim_id, fingerprint,
-        attempt, noted, origin) .. behind
-    if keep == forever then
-        call('SET', key, record)
-    else
-        call('SET', key, record, 'PX', ends + keep + day - now)
-    end
-end
-
--- The same, of a record that has nothing behind the header but this.
-local function close(as, closing, kept, behind)
-    state, ends, keep, noted, origin = as, closing, kept, 0, 0
-    write(behind)
-end
 
