@@ -56,8 +56,8 @@ impl Counted {
         let mut reset = redis::cmd("CONFIG");
         reset.arg("RESETSTAT").exec_async(&mut self.connection).await.unwrap();
         let calls = info.lines().filter_map(|line| {
-            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
-            let count = rest.split_once(',')?.0.parse().unwrap();
+            let (name, figures) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            let count = figures.split_once(',')?.0.parse().unwrap();
             (name != "config|resetstat" && name != "config" && name != "info").then(|| (name.to_owned(), count))
         });
         calls.collect()

@@ -15,7 +15,7 @@
 --  95      the origin, then the checkpoint, or the outcome
 local format = '<c4dddc1dc16c33I4BI4'
 local held = redis.pcall('GETRANGE', key, '0', '94')
--- A key of another type: its error is the answer.
+-- A key of another type: its error is the answer. Raised it would lose its code up to Redis 6.
 if type(held) == 'table' then return held end
 
 local magic, high, fence, ends, state, keep, claim_id, fingerprint, attempt, noted, origin
