@@ -41,20 +41,15 @@ impl Store for RedisStore {
             Mode::AtMostOnce => (None, None),
         };
         let (claimed, lease) = (layout::claimed(claim, retention)?, text(millis(claim.lease)));
-        let mut args: [&[u8]; 3] = [&claimed, &lease, b""];
-        let args = if let Some(kept) = &kept {
-            args[2] = kept;
-            &args[..]
-        } else {
-            &args[..2]
-        };
+        let mut args: Vec<&[u8]> = vec![&claimed, &lease];
+        args.extend(kept.as_deref());
         let owner = |fence, attempt| Owner {
             claim_id: claim.claim_id,
             fence,
             attempt,
             fingerprint: claim.fingerprint,
         };
-        let answer = match self.ask(&script::CLAIM, id, args).await? {
+        let answer = match self.ask(&script::CLAIM, id, &args).await? {
             // Nothing was there: the first attempt.
             Value::Int(fence) => {
                 return Ok(Claimed::Owned {
