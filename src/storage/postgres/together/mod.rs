@@ -1,9 +1,8 @@
 //! Statements of one kind that come faster than the database answers go together: one statement, one round trip and one
 //! commit for many.
 //!
-//! Whoever finds a turn free goes alone, at once. The others wait, and go together when a turn is over: those who wait
-//! behind a slow statement make one statement of all, and none of them waits for longer than a round trip. Of a caller
-//! that
+//! Whoever finds a turn free goes alone, at once. The others wait, and go together when a turn is over: the longer the
+//! statements take that are under way, the more go with the next. Of a caller that
 //!
 //! - has a turn: it holds a [`Turn`], and passes it on when that is dropped, be it that the caller was;
 //! - waits: its [`Place`] is in the queue, and is out of it once the caller is dropped, or has waited for [`PATIENCE`] and
@@ -174,3 +173,6 @@ impl<R: Together> fmt::Debug for Group<R> {
         f.debug_struct("Group").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,9 @@
 
 use std::collections::VecDeque;
 
-/// How many statements are under way at once: one travels while the server works at the other.
-pub(super) const TURNS: usize = 2;
+/// How many statements are under way at once. Fewer make larger groups, of which the server does more in the same time; more
+/// let a caller among few go at once.
+pub(super) const TURNS: usize = 8;
 /// How many go together at most.
 pub(super) const GROUP: usize = 64;
 
