@@ -27,6 +27,7 @@ mod leases;
 mod operators;
 mod outage;
 mod postgres;
+mod postgres_together;
 mod postgres_tx;
 mod rebuild;
 mod recovery;
