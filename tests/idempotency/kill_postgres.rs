@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use steadfast::idempotency::store::{Status, Store};
-use steadfast::idempotency::{Attempt, Executed, Fingerprint, Idempotency, PostgresStore, Source};
+use steadfast::idempotency::{Attempt, Fingerprint, Idempotency, PostgresStore, Source};
 use steadfast::storage::tokio_postgres::{self, Client, NoTls};
-use steadfast::{Error, Key, Rejected, RejectedKind};
+use steadfast::{Error, Key, Rejected};
 use tokio::runtime::{Builder, Runtime};
 
 use super::support::folder::Folder;
 use super::support::kill::{self, Child, Effects, Stop, kills};
+use super::support::many::{self, insist};
 use super::support::postgres::Database;
 use super::support::postgres_to_crash_url;
 use super::support::stopping::Stopping;
@@ -65,6 +66,7 @@ fn child() {
     match child.scenario() {
         "operation" => runtime.block_on(operation(&child, &place)),
         "booking" => runtime.block_on(booking(&child, &place)),
+        "many" => runtime.block_on(many_operations(&child, &place)),
         other => panic!("no scenario {other}"),
     }
     child.finished();
@@ -75,23 +77,21 @@ async fn operation(child: &Arc<Child>, place: &Place) {
     let effects = &Effects::new(&place.effects);
     let store = Stopping::new(place.store().await, child);
     let idempotency = Idempotency::at_most_once(store).lease(LEASE).build().unwrap();
-    let request = Fingerprint::of("100 EUR").unwrap();
-    let operation = async |attempt: Attempt| -> Result<u32, Rejected> {
+    let operation = async |attempt: Attempt| {
         attempt.save_checkpoint("noted").await?;
         child.reach("before the effect");
         effects.append(&attempt.number().to_string());
         child.reach("after the effect");
-        Ok(attempt.number())
+        Ok(attempt.number().to_string())
     };
-    loop {
-        match idempotency.execute(&place.key(), request, operation).await {
-            Ok(Executed { value, source, .. }) => return child.say(&format!("{source:?} {value}")),
-            Err(rejected) if rejected.kind() == RejectedKind::InProgress => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            Err(rejected) => return child.say(&format!("{:?}", rejected.kind())),
-        }
-    }
+    child.say(&insist(&idempotency, &place.key(), operation).await);
+}
+
+/// More at once than have turns, so that most claims and completions go with others.
+async fn many_operations(child: &Arc<Child>, place: &Place) {
+    let store = Stopping::new(place.store().await, child);
+    let idempotency = Idempotency::at_most_once(store).lease(LEASE).build().unwrap();
+    many::operations(child, &idempotency, &Effects::new(&place.effects), 64).await;
 }
 
 async fn booking(child: &Arc<Child>, place: &Place) {
@@ -112,15 +112,20 @@ async fn booking(child: &Arc<Child>, place: &Place) {
     child.say(&seat.to_string());
 }
 
-/// Kills a scenario at each of its points, under a key of its own, and starts it again: where it was killed, what the
-/// second run said, and the key.
-fn killed_everywhere(scenario: &'static str, database: &str) -> Vec<(String, Vec<String>, Place)> {
-    let folder = Folder::new();
+/// The server's database, for a child.
+fn url_of(database: &str) -> String {
     let url: tokio_postgres::Config = super::support::postgres_url().unwrap().parse().unwrap();
     let tokio_postgres::config::Host::Tcp(host) = &url.get_hosts()[0] else {
         panic!("no host")
     };
-    let url = format!("postgres://postgres@{host}:{}/{database}", url.get_ports()[0]);
+    format!("postgres://postgres@{host}:{}/{database}", url.get_ports()[0])
+}
+
+/// Kills a scenario at each of its points, under a key of its own, and starts it again: where it was killed, what the
+/// second run said, and the key.
+fn killed_everywhere(scenario: &'static str, database: &str) -> Vec<(String, Vec<String>, Place)> {
+    let folder = Folder::new();
+    let url = url_of(database);
     let place = |n: usize| format!("{url} {n} {}/{n}", folder.path().display());
     let points = kill::run(CHILD, scenario, &place(0), Stop::Never).points;
     let kills = kills(points);
@@ -192,6 +197,36 @@ fn killed_anywhere_in_a_transaction_effect_and_record_agree() {
     }
 }
 
+#[test]
+fn killed_at_any_moment_no_acknowledged_outcome_is_lost_and_none_happens_twice() {
+    let runtime = Runtime::new().unwrap();
+    if super::support::postgres_url().is_none() {
+        return;
+    }
+    let kills = kills(3);
+    let mut acknowledged = 0;
+    for n in 0..kills {
+        let database = runtime.block_on(Database::new("killed_many")).unwrap();
+        runtime.block_on(database.store(1));
+        let folder = Folder::new();
+        let place = format!(
+            "{} key {}/effects",
+            url_of("steadfast_killed_many"),
+            folder.path().display()
+        );
+        // It makes connections first.
+        let moment = Duration::from_millis(40) + many::moment(n) * 3;
+        let killed = kill::run(CHILD, "many", &place, Stop::After(moment));
+        acknowledged += killed.said.len();
+        let restarted = kill::run(CHILD, "many", &place, Stop::Never);
+        let effects = Effects::new(&Place::of(&place).effects).lines();
+        many::agree(&killed.said, &restarted.said, effects, moment);
+    }
+    println!("figure: processes killed: {kills}");
+    assert!(acknowledged > 0);
+    println!("many on PostgreSQL: killed {kills} times, {acknowledged} outcomes were acknowledged before");
+}
+
 async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
@@ -238,11 +273,11 @@ async fn a_server_that_crashes_loses_no_acknowledged_outcome() {
     let mut kept = 0;
     for round in 0..kills {
         let database = Database::at(&url, "crashed").await;
-        let store = database.store(8).await;
+        let store = database.store(16).await;
         let witness = connect(&url).await.unwrap();
         let idempotency = Idempotency::at_most_once(store.clone()).build().unwrap();
         let crashed = AtomicBool::new(false);
-        let lanes = join_all((0..8).map(|lane| operations_until(&crashed, &idempotency, lane)));
+        let lanes = join_all((0..32).map(|lane| operations_until(&crashed, &idempotency, lane)));
         let crash = async {
             let moment = u64::try_from(200 + round * 37 % 150).unwrap();
             tokio::time::sleep(Duration::from_millis(moment)).await;

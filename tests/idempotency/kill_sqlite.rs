@@ -1,17 +1,18 @@
 //! A process is killed at every durable write of an operation on SQLite, and anywhere else, and started again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use steadfast::idempotency::{Attempt, Executed, Fingerprint, Idempotency, SqliteStore};
+use steadfast::idempotency::{Attempt, Idempotency, SqliteStore};
 use steadfast::storage::rusqlite::{self, Connection, TransactionBehavior};
-use steadfast::{Error, Key, Rejected, RejectedKind};
+use steadfast::{Error, Key};
 use tokio::runtime::Builder;
 
 use super::support::folder::Folder;
 use super::support::kill::{self, Child, Effects, Stop, kills};
+use super::support::many::{self, MANY, insist};
 use super::support::stopping::Stopping;
 
 const CHILD: &str = "kill_sqlite::child";
@@ -51,26 +52,6 @@ fn builder(store: Stopping<SqliteStore>, at_most_once: bool) -> Idempotency {
         Idempotency::at_least_once(store)
     };
     builder.lease(LEASE).build().unwrap()
-}
-
-/// Runs `operation` under `key`, whose holder may have died: as often as it takes for the lease to end. Where the disk is
-/// so slow that the claim's own lease is over when its answer comes, nothing was done: that is tried again as well.
-async fn insist<F>(idempotency: &Idempotency, key: &Key, operation: F) -> String
-where
-    F: AsyncFn(Attempt) -> Result<String, Rejected>,
-{
-    let request = Fingerprint::of("100 EUR").unwrap();
-    for _ in 0..1_000 {
-        let kind = match idempotency.execute(key, request, |attempt| operation(attempt)).await {
-            Ok(Executed { value, source, .. }) => return format!("{source:?} {value}"),
-            Err(rejected) => rejected.kind(),
-        };
-        if !matches!(kind, RejectedKind::InProgress | RejectedKind::StoreUnavailable) {
-            return format!("{kind:?}");
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("it never ends")
 }
 
 /// One operation: it notes a checkpoint, then has its effect.
@@ -175,25 +156,9 @@ fn killed_anywhere_an_operation_is_run_again_only_where_it_was_interrupted() {
     }
 }
 
-/// Operations under the keys 0, 1, 2 and on, eight at a time: at most so many.
-const MANY: u32 = 400;
-const AT_ONCE: u32 = 8;
-
 async fn many_operations(child: &Arc<Child>) {
-    let effects = &effects(child.place());
-    let idempotency = &builder(Stopping::new(store(child).await, child), true);
-    child.begun();
-    let lanes = (0..AT_ONCE).map(|lane| async move {
-        for n in (lane..MANY).step_by(usize::try_from(AT_ONCE).unwrap()) {
-            let operation = async |_: Attempt| {
-                effects.append(&n.to_string());
-                Ok(n.to_string())
-            };
-            let outcome = insist(idempotency, &Key::new("tenant-7", n.to_string()), operation).await;
-            child.say(&format!("{n} {outcome}"));
-        }
-    });
-    futures::future::join_all(lanes).await;
+    let idempotency = builder(Stopping::new(store(child).await, child), true);
+    many::operations(child, &idempotency, &effects(child.place()), 8).await;
 }
 
 #[test]
@@ -203,35 +168,11 @@ fn killed_at_any_moment_no_acknowledged_outcome_is_lost_and_none_happens_twice()
     for n in 0..kills {
         let folder = Folder::new();
         let place = folder.path().to_str().unwrap();
-        // Moments all over the run, and different ones in each.
-        let moment = Duration::from_micros(u64::try_from(n * 7_919 % 60_000).unwrap());
+        let moment = many::moment(n);
         let killed = kill::run(CHILD, "many", place, Stop::After(moment));
         acknowledged += killed.said.len();
         let restarted = kill::run(CHILD, "many", place, Stop::Never);
-        let outcomes = |said: &[String]| -> BTreeMap<String, String> {
-            let split = |line: &String| line.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
-            said.iter().map(split).collect()
-        };
-        let (before, after) = (outcomes(&killed.said), outcomes(&restarted.said));
-        assert_eq!(after.len(), usize::try_from(MANY).unwrap());
-        for (key, outcome) in before {
-            assert_eq!(outcome, format!("Executed {key}"));
-            assert_eq!(after[&key], format!("Replayed {key}"), "killed after {moment:?}");
-        }
-        let mut once = BTreeSet::new();
-        for effect in effects(place).lines() {
-            assert!(
-                once.insert(effect.clone()),
-                "{effect} happened twice, killed after {moment:?}"
-            );
-        }
-        for (key, outcome) in &after {
-            let unknown = outcome == "OutcomeUnknown";
-            assert!(
-                unknown || once.contains(key),
-                "{key} has an outcome and no effect: {outcome}"
-            );
-        }
+        many::agree(&killed.said, &restarted.said, effects(place).lines(), moment);
         sound(&folder);
     }
     println!("figure: processes killed: {kills}");
@@ -331,7 +272,7 @@ fn killed_at_any_moment_effects_and_records_agree() {
     for n in 0..kills {
         let folder = Folder::new();
         let place = folder.path().to_str().unwrap();
-        let moment = Duration::from_micros(u64::try_from(n * 7_919 % 60_000).unwrap());
+        let moment = many::moment(n);
         let killed = kill::run(CHILD, "many_tx", place, Stop::After(moment));
         let (effects, records) = effects_and_records(&folder);
         assert_eq!(effects, records, "killed after {moment:?}");

@@ -6,6 +6,7 @@
 pub(crate) mod folder;
 #[path = "../../support/kill.rs"]
 pub(crate) mod kill;
+pub(crate) mod many;
 pub(crate) mod postgres;
 pub(crate) mod stopping;
 
