@@ -7,16 +7,18 @@ use tokio::time::Instant;
 use super::turns::TURNS;
 use super::*;
 
+type Outcome = fn(Vec<u32>) -> Option<Vec<u32>>;
+
 /// Answers each job with ten times its number, once it may.
 struct Runner {
     gate: Semaphore,
     groups: Mutex<Vec<Vec<u8>>>,
     given_up: AtomicUsize,
-    outcome: fn(Vec<u32>) -> Option<Vec<u32>>,
+    outcome: Outcome,
 }
 
 impl Runner {
-    fn new(outcome: fn(Vec<u32>) -> Option<Vec<u32>>) -> Arc<Group<Self>> {
+    fn new(outcome: Outcome) -> Arc<Group<Self>> {
         Group::new(Self {
             gate: Semaphore::new(0),
             groups: Mutex::default(),
@@ -168,7 +170,7 @@ async fn who_was_taken_along_waits_for_the_answer_however_long() {
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_done_together_each_does_alone() {
-    let cannot: [fn(Vec<u32>) -> Option<Vec<u32>>; 2] = [|_| None, |_| panic!("in the middle")];
+    let cannot: [Outcome; 2] = [|_| None, |_| panic!("in the middle")];
     for outcome in cannot {
         let group = Runner::new(outcome);
         let turns = all(&group).await;
