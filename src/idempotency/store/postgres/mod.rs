@@ -35,10 +35,10 @@ const HIDDEN_LEASE: Duration = Duration::from_secs(1);
 /// it writes is durable whatever `synchronous_commit` is by default. Time is the server's.
 ///
 /// Claims of new keys that come faster than the server answers share statements, and so do completions: eight of each are
-/// under way at most. Whoever comes meanwhile waits for one of them, and goes together with up to 63 others, in one
-/// transaction, so that many callers need few connections and few commits. A group that meets a locked row waits for 50 ms
-/// at most, whatever `lock_timeout` is; then each of it goes alone, as does who has waited for a turn for 100 ms. Outcomes
-/// over 16 KiB always go alone.
+/// under way at once. Whoever comes meanwhile waits for one of them, and goes together with up to 63 others, in one
+/// transaction, so that many callers need few connections and few commits. Who has waited for 100 ms goes in a ninth, with
+/// those behind. A group waits for a locked row for 50 ms at most, whatever `lock_timeout` is; then each of it goes alone.
+/// Outcomes over 16 KiB always go alone.
 ///
 /// Call [`migrate`](Self::migrate) first, and [`purge`](Store::purge) now and then: it frees space, and changes no answer.
 ///

@@ -5,10 +5,11 @@
 //! statements take that are under way, the more go with the next. Of a caller that
 //!
 //! - has a turn: it holds a [`Turn`], and passes it on when that is dropped, be it that the caller was;
-//! - waits: its [`Place`] is in the queue, and is out of it once the caller is dropped, or has waited for [`PATIENCE`] and
-//!   goes alone, without a turn;
-//! - was taken along: a task runs the statement. Dropped, the caller leaves its answer behind; when the last of its group
-//!   is dropped, the statement is given up.
+//! - waits: its [`Place`] is in the queue, and is out of it once the caller is dropped, or has waited for [`PATIENCE`]. Then
+//!   it goes in a turn more than there are, together with those behind: alone, many of them would be more statements than
+//!   the connections can take, and whoever comes after them would wait for too long as well;
+//! - was taken along: a task runs the statement, in the runtime of the first of its group, which drives it as it waits
+//!   there. Dropped, the caller leaves its answer behind; when the last of its group is dropped, the statement is given up.
 //!
 //! What cannot be done together, each does alone: there it has its own error, and waits for its own row alone.
 
@@ -28,7 +29,7 @@ use tokio::time::timeout;
 use crate::KeyId;
 use turns::Turns;
 
-/// How long a caller waits for a turn, if both are held up: by a connection that is dead, or a row that is locked.
+/// How long a caller waits for a turn, if all are held up: by a connection that is dead, or a row that is locked.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What can be done for many at once.
@@ -46,8 +47,7 @@ pub(crate) trait Together: Send + Sync + Sized + 'static {
 
 /// How a job is done.
 pub(crate) enum Way<R: Together> {
-    /// By the caller, who keeps the turn until it is done; without one where it waited for too long, or could not go with
-    /// others.
+    /// By the caller, who keeps the turn until it is done; without one where it could not go with others.
     Alone(Option<Turn<R>>),
     /// With others: this is the answer.
     Done(R::Answer),
@@ -62,6 +62,7 @@ pub(crate) struct Group<R: Together> {
 struct Waiting<R: Together> {
     job: R::Job,
     way: oneshot::Sender<Way<R>>,
+    runtime: Handle,
 }
 
 impl<R: Together> Group<R> {
@@ -81,12 +82,16 @@ impl<R: Together> Group<R> {
         let (place, mut way) = {
             let mut turns = self.lock();
             if turns.take() {
-                return Way::Alone(Some(Turn(Arc::clone(self))));
+                return Way::Alone(Some(Turn::of(self)));
             }
+            let Ok(runtime) = Handle::try_current() else {
+                return Way::Alone(None);
+            };
             let (sender, way) = oneshot::channel();
             let waiting = Waiting {
                 job: job(),
                 way: sender,
+                runtime,
             };
             let ticket = turns.wait(waiting);
             (Place { group: self, ticket }, way)
@@ -94,8 +99,9 @@ impl<R: Together> Group<R> {
         if let Ok(way) = timeout(PATIENCE, &mut way).await {
             return way.unwrap_or(Way::Alone(None));
         }
-        if self.lock().leave(place.ticket) {
-            return Way::Alone(None);
+        let waiting = self.lock().hurry(place.ticket);
+        if !waiting.is_empty() {
+            Turn::of(self).go(waiting);
         }
         way.await.unwrap_or(Way::Alone(None))
     }
@@ -113,38 +119,59 @@ struct Place<'a, R: Together> {
 
 impl<R: Together> Drop for Place<'_, R> {
     fn drop(&mut self) {
-        self.group.lock().leave(self.ticket);
+        let left = self.group.lock().leave(self.ticket);
+        drop(left);
     }
 }
 
 /// The right to have a statement under way.
-pub(crate) struct Turn<R: Together>(Arc<Group<R>>);
+pub(crate) struct Turn<R: Together> {
+    group: Arc<Group<R>>,
+    /// Of a group, whether its task has begun. Those that are dropped before, in a runtime that has ended, are not passed
+    /// on: with as many groups as wait there, each would be dropped within the one before it.
+    begun: bool,
+}
 
 impl<R: Together> Drop for Turn<R> {
     fn drop(&mut self) {
-        let mut waiting = self.0.lock().pass_on();
-        if waiting.is_empty() {
-            return;
-        }
-        let turn = Self(Arc::clone(&self.0));
-        if waiting.len() > 1 {
-            // Without a runtime, and in one that ends, the task is dropped: then those who wait go alone.
-            if let Ok(runtime) = Handle::try_current() {
-                drop(runtime.spawn(turn.run(waiting)));
+        if self.begun {
+            let waiting = self.group.lock().pass_on();
+            if !waiting.is_empty() {
+                Self::of(&self.group).go(waiting);
             }
-        } else if let Some(Waiting { way, .. }) = waiting.pop() {
-            // Dropped by a caller that is gone, the turn is passed on again.
-            drop(way.send(Way::Alone(Some(turn))));
+        } else {
+            let waiting = self.group.lock().give_up();
+            drop(waiting);
         }
     }
 }
 
 impl<R: Together> Turn<R> {
-    async fn run(self, mut waiting: Vec<Waiting<R>>) {
+    fn of(group: &Arc<Group<R>>) -> Self {
+        Self {
+            group: Arc::clone(group),
+            begun: true,
+        }
+    }
+
+    /// Has those go whose turn it is.
+    fn go(mut self, mut waiting: Vec<Waiting<R>>) {
+        if let [first, _, ..] = &*waiting {
+            let runtime = first.runtime.clone();
+            self.begun = false;
+            drop(runtime.spawn(self.run(waiting)));
+        } else if let Some(Waiting { way, .. }) = waiting.pop() {
+            // Dropped by a caller that is gone, the turn is passed on again.
+            drop(way.send(Way::Alone(Some(self))));
+        }
+    }
+
+    async fn run(mut self, mut waiting: Vec<Waiting<R>>) {
+        self.begun = true;
         waiting.sort_unstable_by_key(|waiting| R::id(&waiting.job));
-        let (jobs, mut ways): (Vec<_>, Vec<_>) = waiting.into_iter().map(|Waiting { job, way }| (job, way)).unzip();
+        let (jobs, mut ways): (Vec<_>, Vec<_>) = waiting.into_iter().map(|Waiting { job, way, .. }| (job, way)).unzip();
         let answers = {
-            let mut done = pin!(self.0.runner.run(&jobs));
+            let mut done = pin!(self.group.runner.run(&jobs));
             poll_fn(|cx| match done.as_mut().poll(cx) {
                 Poll::Pending if is_wanted(&mut ways, cx) => Poll::Pending,
                 Poll::Pending => Poll::Ready(None),
