@@ -953,3 +953,125 @@ async fn every_write_is_durable_whatever_the_default_is() {
         assert_eq!(row.get::<_, String>(1), "on", "{}", row.get::<_, String>(0));
     }
 }
+
+/// In how many transactions the rows of the table were written last.
+async fn transactions(database: &Database) -> i64 {
+    let count = "SELECT count(DISTINCT xmin::text) FROM steadfast.idempotency";
+    database.client().await.query_one(count, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn what_goes_together_has_the_answers_that_each_has_alone() {
+    let Some(database) = Database::new("together").await else {
+        return;
+    };
+    let store = database.store(1).await;
+    let ids: Vec<KeyId> = (0..40).map(|_| fresh()).collect();
+    let claim_of = |n: usize| Claim {
+        mode: if n % 2 == 0 {
+            Mode::AtMostOnce
+        } else {
+            claim_by(1, HOUR).mode
+        },
+        ..claim_by(1, HOUR)
+    };
+    // Each key twice, by the same claim and by another.
+    let (store, ids) = (&store, &ids);
+    let claims = (0..80).map(|n| async move {
+        let claim = Claim {
+            claim_id: if n % 3 == 0 {
+                claim_id(1)
+            } else {
+                claim_id(u8::from(n >= 40) + 1)
+            },
+            ..claim_of(n % 40)
+        };
+        store.claim(ids[n % 40], &claim).await.unwrap()
+    });
+    let claimed = join_all(claims).await;
+    let mut owners = Vec::new();
+    for (n, id) in ids.iter().enumerate() {
+        let owner = match (&claimed[n], &claimed[n + 40]) {
+            (Claimed::Owned { owner, .. }, Claimed::Owned { owner: again, .. }) => {
+                assert_eq!(owner, again, "{n}");
+                *owner
+            }
+            (Claimed::Owned { owner, .. }, Claimed::InProgress { .. })
+            | (Claimed::InProgress { .. }, Claimed::Owned { owner, .. }) => *owner,
+            other => panic!("{n}: {other:?}"),
+        };
+        let found = store.inspect(*id).await.unwrap().unwrap();
+        let Record::InProgress {
+            owner: stored,
+            expires_at,
+            ..
+        } = found.record
+        else {
+            panic!("{n}");
+        };
+        assert_eq!((stored, expires_at.is_none()), (owner, n % 2 == 0), "{n}");
+        owners.push(owner);
+    }
+    assert!(transactions(&database).await < 30, "few went together");
+    // Overtaken, closed, purged.
+    let sql = format!(
+        "UPDATE steadfast.idempotency SET claim_id = '\\x{}' WHERE id = ",
+        "07".repeat(16)
+    );
+    database.execute(&format!("{sql}'\\x{}'", ids[0])).await;
+    let sql = "UPDATE steadfast.idempotency SET state = 3, claim_id = NULL, expires_at = NULL WHERE id = ";
+    database.execute(&format!("{sql}'\\x{}'", ids[1])).await;
+    database
+        .execute(&format!("DELETE FROM steadfast.idempotency WHERE id = '\\x{}'", ids[2]))
+        .await;
+    let sql = "UPDATE steadfast.idempotency SET expires_at = now(), claim_id = '' WHERE id = ";
+    database.execute(&format!("{sql}'\\x{}'", ids[3])).await;
+    let owners = &owners;
+    // Each twice.
+    let completions = (0..80).map(|n| async move {
+        let outcome = Bytes::from(vec![7; n % 40 % 3]);
+        store
+            .complete(ids[n % 40], &owners[n % 40], &outcome, HOUR)
+            .await
+            .unwrap()
+    });
+    let completed = join_all(completions).await;
+    for (n, id) in ids.iter().enumerate() {
+        let answers = [completed[n], completed[n + 40]];
+        if n < 2 {
+            assert_eq!(answers, [Completed::Lost; 2], "{n}");
+            continue;
+        }
+        assert!(answers.contains(&Completed::Applied), "{n}: {answers:?}");
+        assert!(answers.contains(&Completed::AlreadyApplied), "{n}: {answers:?}");
+        let found = store.inspect(*id).await.unwrap().unwrap();
+        let Record::Completed { owner, outcome, .. } = found.record else {
+            panic!("{n}");
+        };
+        assert_eq!((owner, outcome.len()), (owners[n], n % 3), "{n}");
+    }
+    assert!(transactions(&database).await < 30, "few went together");
+}
+
+#[tokio::test]
+async fn a_row_that_is_locked_holds_up_whom_it_is_about() {
+    let Some(database) = Database::new("locked").await else {
+        return;
+    };
+    let store = database.store(4).await;
+    let first: Vec<KeyId> = (0..30).map(|_| fresh()).collect();
+    let locked = fresh();
+    let holder = hold(&database, locked).await;
+    let started = Instant::now();
+    let claim = claim_by(1, HOUR);
+    let others = async {
+        for claimed in join_all(first.iter().map(|id| store.claim(*id, &claim))).await {
+            owned(claimed.unwrap());
+        }
+        started.elapsed()
+    };
+    let (others, about) = tokio::join!(others, store.claim(locked, &claim));
+    assert!(others < Duration::from_secs(1), "{others:?}");
+    assert!(matches!(about.unwrap(), Claimed::InProgress { .. }));
+    holder.batch_execute("ROLLBACK").await.unwrap();
+}
