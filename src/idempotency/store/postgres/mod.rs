@@ -243,7 +243,7 @@ impl Store for PostgresStore {
         } else {
             Way::Alone(None)
         };
-        let mut applied = match way {
+        let applied = match way {
             Way::Done(applied) => applied,
             Way::Alone(turn) => {
                 let applied = self.call(sql::COMPLETE, &params).await;
@@ -251,15 +251,16 @@ impl Store for PostgresStore {
                 applied?
             }
         };
+        if applied {
+            return Ok(Completed::Applied);
+        }
         for _ in 0..MAX_ROUNDS {
-            if applied {
-                return Ok(Completed::Applied);
-            }
             let of_claim = |row: &Row| row::get(row, 0);
             match self.try_ask(&sql::COMPLETED, &params[..2], of_claim).await? {
                 Some(true) => return Ok(Completed::AlreadyApplied),
                 Some(false) => return Ok(Completed::Lost),
-                None => applied = self.call(sql::COMPLETE, &params).await?,
+                None if self.call(sql::COMPLETE, &params).await? => return Ok(Completed::Applied),
+                None => {}
             }
         }
         Err(overtaken())
