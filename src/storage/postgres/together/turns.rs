@@ -108,6 +108,17 @@ mod tests {
         proptest::collection::vec(one, 1..400)
     }
 
+    #[test]
+    fn no_more_go_together_than_may() {
+        let mut turns = Turns::new();
+        while turns.take() {}
+        for who in 0..GROUP + 2 {
+            turns.wait(who);
+        }
+        assert_eq!(turns.pass_on().len(), GROUP);
+        assert_eq!(turns.pass_on().len(), 2);
+    }
+
     proptest! {
         /// Against a list of who waits and a list of who is under way.
         #[test]
