@@ -65,7 +65,7 @@ impl PostgresStorage {
     }
 
     /// Prepares the statements that claim and complete, once for each connection. Default: the server plans them each time,
-    /// as calls of functions whose own plans it keeps. With one client beside the server that is a quarter of the time of a
+    /// as calls of functions whose own plans it keeps. With one client beside the server that is a fifth of the time of a
     /// claim (`benches/README.md` has the figures); with many, or over a network, hardly any of it.
     ///
     /// Only where a connection of the pool is a session of the server: a direct one, PgBouncer in session mode, or
