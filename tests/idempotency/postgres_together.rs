@@ -118,6 +118,50 @@ async fn of_many_that_come_at_once_each_has_an_answer_of_its_own() {
     }
 }
 
+/// A statement holds all of its group.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_outcomes_go_alone() {
+    let Some(database) = Database::new("together_large").await else {
+        return;
+    };
+    database
+        .execute("ALTER DATABASE steadfast_together_large SET track_functions = 'pl'")
+        .await;
+    for (length, alone) in [(16 * 1024 + 1, true), (16 * 1024, false)] {
+        let store = database.store(16).await;
+        let before = calls(&database, "idempotency_complete").await;
+        let tasks = (0..100_u16).map(|number| {
+            let (store, id) = (
+                store.clone(),
+                KeyId::from_bytes([u8::from(alone) * 128 + number.to_le_bytes()[0]; 32]),
+            );
+            tokio::spawn(async move {
+                let Claimed::Owned { owner, .. } = store.claim(id, &claim(number)).await.unwrap() else {
+                    panic!("the key is new");
+                };
+                let outcome = Bytes::from(vec![7; length]);
+                store.complete(id, &owner, &outcome, HOUR).await.unwrap()
+            })
+        });
+        for completed in join_all(tasks).await {
+            assert_eq!(completed.unwrap(), Completed::Applied);
+        }
+        drop(store);
+        for _ in 0..400 {
+            if calls(&database, "idempotency_complete").await >= before + 100 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(calls(&database, "idempotency_complete").await >= before + 100);
+        assert_eq!(
+            calls(&database, "idempotency_completions").await == 0,
+            alone,
+            "{length} bytes"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prepared_they_do_the_same() {
     let Some(database) = Database::new("together_prepared").await else {
